@@ -1,0 +1,161 @@
+//! The box's configuration file: one TOML, every key typed, a typo stops the start.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{BoxId, DeviceId};
+
+/// `config/edge.toml`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// Id of this box; its client certificate must carry the same.
+    #[serde(rename = "box")]
+    pub box_id: BoxId,
+    /// Folder for outbox, ring and clips.
+    pub data_dir: PathBuf,
+    pub hub: HubLink,
+    #[serde(default)]
+    pub ring: RingConfig,
+    #[serde(default, rename = "camera")]
+    pub cameras: Vec<CameraConfig>,
+    #[serde(default, rename = "lamp")]
+    pub lamps: Vec<LampConfig>,
+    /// Address for this box's own `/metrics`; loopback only. Absent: none.
+    #[serde(default)]
+    pub metrics_listen: Option<SocketAddr>,
+}
+
+/// How the box reaches the hub. The box connects out; the hub never connects to a box.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubLink {
+    /// `host:port` of the MQTT broker (TLS).
+    pub mqtt: String,
+    /// Base URL of the hub's listener for boxes, `https://host:port`.
+    pub url: String,
+    /// The CA that signed the hub's and broker's certificates (PEM).
+    pub ca: PathBuf,
+    /// This box's certificate (PEM); its subject's common name is the box id.
+    pub certificate: PathBuf,
+    /// Its private key (PEM); only the owner may read the file.
+    pub key: PathBuf,
+}
+
+/// The ring of original video on the box's disk.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RingConfig {
+    /// Most days that are kept, for each camera.
+    pub days: u32,
+    /// Most bytes that are kept, for each camera.
+    pub bytes_per_camera: u64,
+    /// A new segment file begins at the first key frame after this long.
+    pub segment: SignedDuration,
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self { days: 30, bytes_per_camera: 64 << 30, segment: SignedDuration::from_secs(60) }
+    }
+}
+
+/// One camera.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CameraConfig {
+    pub id: DeviceId,
+    /// `rtsp://host:port/path`, without user and password.
+    pub url: String,
+    /// User name for Digest (or Basic) authentication.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// File with the password; only the owner may read it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// A stream that sends no frame for this long is broken.
+    #[serde(default = "default_stall")]
+    pub stall: SignedDuration,
+    #[serde(default)]
+    pub motion: MotionConfig,
+}
+
+/// The motion detector of a camera.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MotionConfig {
+    pub enabled: bool,
+    /// Share of the picture that must change to start an event, 0 to 1.
+    pub start_score: f64,
+    /// Motion that pauses for less than this goes on as the same event.
+    pub quiet: SignedDuration,
+    /// Footage before the start that goes into the clip.
+    pub pre_roll: SignedDuration,
+    /// Footage after the end that goes into the clip.
+    pub post_roll: SignedDuration,
+}
+
+impl Default for MotionConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            start_score: 0.002,
+            quiet: SignedDuration::from_secs(2),
+            pre_roll: SignedDuration::from_secs(2),
+            post_roll: SignedDuration::from_secs(2),
+        }
+    }
+}
+
+/// One lighting cabinet, read over Modbus TCP.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LampConfig {
+    pub id: DeviceId,
+    /// `host:port` of the Modbus TCP server.
+    pub address: String,
+    #[serde(default = "default_unit")]
+    pub unit: u8,
+    /// How often the cabinet is read.
+    #[serde(default = "default_poll")]
+    pub poll: SignedDuration,
+    /// How often a circuit is reported although nothing changed.
+    #[serde(default = "default_heartbeat")]
+    pub heartbeat: SignedDuration,
+    #[serde(rename = "circuit")]
+    pub circuits: Vec<CircuitConfig>,
+}
+
+/// Where one circuit stands in the cabinet's registers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CircuitConfig {
+    pub circuit: u16,
+    /// Coil (function 1): commanded on.
+    pub on_coil: u16,
+    /// Input register (function 4): current, in steps of 0.01 A.
+    pub current_register: u16,
+    /// Input register (function 4): power, in steps of 1 W.
+    pub power_register: u16,
+    /// Discrete input (function 2): the cabinet's own fault contact.
+    #[serde(default)]
+    pub fault_input: Option<u16>,
+    /// Power that all lamps of the circuit draw together when lit, watts.
+    pub nominal_power_w: f64,
+}
+
+fn default_stall() -> SignedDuration {
+    SignedDuration::from_secs(10)
+}
+fn default_unit() -> u8 {
+    1
+}
+fn default_poll() -> SignedDuration {
+    SignedDuration::from_secs(1)
+}
+fn default_heartbeat() -> SignedDuration {
+    SignedDuration::from_secs(900)
+}

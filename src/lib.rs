@@ -1,0 +1,47 @@
+//! camnet: event ingestion for community camera networks.
+//!
+//! The modules stand in reading order, which is also the way of the data:
+//!
+//! ```text
+//! camera or lamp → edge → MQTT → hub → index → search → officer
+//! ```
+//!
+//! | module | owns | may not |
+//! |---|---|---|
+//! | [`limits`] | every bound of the system, named | |
+//! | [`model`] | the words: ids, events, clips, coverage, places, clock quality | do I/O |
+//! | [`wire`] | topics, payloads and their versions | do I/O |
+//! | [`journal`] | append-only, checksummed files that survive a power cut | know what its records mean |
+//! | [`mqtt`] | the MQTT connection; the only one that names rumqttc | decide when to ack |
+//! | [`media`] | decoding and thumbnails; the only one that names GStreamer | touch the network or the store |
+//! | [`edge`] | the agent on the box | know the hub's insides |
+//! | [`hub`] | ingest, index, search, evidence | connect to a box |
+//! | [`demo`] | a small ward on loopback made of the real parts | be used by any other module |
+//! | [`cli`] | commands and their output | hold logic |
+//!
+//! `edge` and `hub` share only what stands above them here. ARCHITECTURE.md has the invariants;
+//! `tests/it/layers.rs` keeps the direction of imports true.
+#![forbid(unsafe_op_in_unsafe_fn)]
+
+pub mod limits;
+pub mod model;
+pub mod wire;
+
+pub mod journal;
+pub mod tls;
+
+pub mod mqtt;
+
+#[cfg(feature = "media")]
+pub mod media;
+
+#[cfg(feature = "edge")]
+pub mod edge;
+
+#[cfg(feature = "hub")]
+pub mod hub;
+
+#[cfg(feature = "demo")]
+pub mod demo;
+
+pub mod cli;

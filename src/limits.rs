@@ -1,0 +1,94 @@
+//! Every bound of the system, named in one place. A queue, batch, body, retry, range or page that
+//! has no line here has no business in the code.
+//!
+//! Units stand last in the name.
+
+use std::time::Duration;
+
+// --- wire ---
+/// Largest MQTT packet that either side sends or takes. rumqttc's own default of 10 KiB wedges a
+/// session for ever on a larger one.
+pub const MQTT_PACKET_BYTES_MAX: u32 = 1 << 20;
+/// Receive maximum of the hub and upper bound of messages in flight of a box.
+pub const MQTT_INFLIGHT_MAX: u16 = 1000;
+/// Messages in flight of a box: a small window costs 51 KB in rumqttc instead of 13.9 MB.
+pub const MQTT_BOX_INFLIGHT_MAX: u16 = 100;
+/// Requests that wait inside the MQTT client.
+pub const MQTT_REQUESTS_MAX: usize = 256;
+/// Events in one batch message.
+pub const BATCH_EVENTS_MAX: usize = 200;
+/// Bytes of one batch message; stays below [`MQTT_PACKET_BYTES_MAX`] with room for the header.
+pub const BATCH_BYTES_MAX: usize = 512 << 10;
+/// Bytes of one event as JSON.
+pub const EVENT_BYTES_MAX: usize = 64 << 10;
+/// Ranges that a receipt names as missing; the rest follow in the next receipt.
+pub const RECEIPT_MISSING_MAX: usize = 64;
+/// Refused events that a receipt names.
+pub const RECEIPT_REFUSED_MAX: usize = 64;
+/// An epoch can't hold more events than this; the hub sets aside what claims more.
+pub const SEQUENCE_MAX: u64 = 1 << 48;
+
+// --- time ---
+/// An event is resent when no receipt has covered it for this long.
+pub const RESEND_AFTER: Duration = Duration::from_secs(30);
+/// Receipted events stay in the outbox this long, disk permitting.
+pub const OUTBOX_KEEP: Duration = Duration::from_secs(72 * 3600);
+/// First and longest pause before a reconnect (MQTT, RTSP, Modbus, HTTP).
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a part may take to drain at shutdown.
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Times before this or more than [`TIME_AHEAD_MAX`] after arrival are implausible.
+pub const TIME_EARLIEST: &str = "2020-01-01T00:00:00Z";
+pub const TIME_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+// --- journal ---
+/// A segment is closed when it reaches this size.
+pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Largest record of a journal.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 1 << 20;
+
+// --- edge ---
+/// Events accepted but not yet read by the uplink.
+pub const OUTBOX_QUEUE_MAX: usize = 1024;
+/// Bytes of the outbox on disk.
+pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
+/// Access units that wait for the motion decoder before the oldest are skipped (counted).
+pub const MOTION_QUEUE_MAX: usize = 64;
+/// Largest access unit taken from a camera.
+pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
+/// Longest fragment: a camera with very rare key frames is cut here all the same.
+pub const FRAGMENT_SECONDS_MAX: u64 = 10;
+/// Longest clip; motion that lasts longer is cut and goes on in the next clip.
+pub const CLIP_SECONDS_MAX: u64 = 120;
+/// Clips that wait for upload, in memory; the ring has the rest.
+pub const UPLOAD_QUEUE_MAX: usize = 4096;
+/// Bytes per upload request.
+pub const UPLOAD_PART_BYTES_MAX: usize = 4 << 20;
+
+// --- hub ---
+/// Events in one durable commit of the hub.
+pub const COMMIT_EVENTS_MAX: usize = 2000;
+/// The hub waits at most this long for a commit to fill.
+pub const COMMIT_WAIT: Duration = Duration::from_millis(5);
+/// Messages that wait between MQTT and ingest.
+pub const INGEST_QUEUE_MAX: usize = 2000;
+/// Event ids kept in memory to tell a duplicate from a conflict.
+pub const INGEST_IDS_MAX: usize = 4_000_000;
+/// Bytes of one request body of the officers' API.
+pub const API_BODY_BYTES_MAX: usize = 64 << 10;
+/// Largest clip that a box may upload.
+pub const CLIP_BYTES_MAX: u64 = 1 << 30;
+/// Uploads that one box may have open at once.
+pub const UPLOADS_PER_BOX_MAX: usize = 64;
+/// Clips per page: default and most.
+pub const PAGE_CLIPS: usize = 50;
+pub const PAGE_CLIPS_MAX: usize = 500;
+/// Longest time range of one search.
+pub const SEARCH_RANGE_MAX: Duration = Duration::from_secs(92 * 24 * 3600);
+/// Largest radius of one search, metres.
+pub const SEARCH_RADIUS_M_MAX: f64 = 50_000.0;
+/// Cameras that one search may touch.
+pub const SEARCH_CAMERAS_MAX: usize = 2_000;
+/// Coverage spans per camera in one answer; beyond it the answer says `truncated`.
+pub const SEARCH_SPANS_MAX: usize = 2_000;

@@ -1,0 +1,258 @@
+//! What a device says happened, and how sure its clock was.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{BoxId, DeviceId, Epoch, GapCause, Sha256Hash, SpanState, Time};
+
+/// One event (sự kiện). The box that speaks gives it `epoch` and a gap-free `sequence`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub id: Uuid,
+    pub source: Source,
+    pub epoch: Epoch,
+    /// Counts from 1 within the epoch, without gaps.
+    pub sequence: u64,
+    pub time: Time,
+    pub clock: ClockQuality,
+    pub data: EventData,
+}
+
+/// Who speaks, about what: `/<box>` or `/<box>/<device>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Source {
+    pub box_id: BoxId,
+    /// None for what concerns the box itself.
+    pub device: Option<DeviceId>,
+}
+
+/// How far a time can be trusted. Travels with every event and clip.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClockQuality {
+    pub source: ClockSource,
+    pub sync: SyncState,
+    /// The source's clock minus the box's, where the box could compare them, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset_ms: Option<i64>,
+    /// The true time lies within ± this many milliseconds, as far as the box knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncertainty_ms: Option<u64>,
+}
+
+/// Whose clock a time was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockSource {
+    /// The camera's, by its RTCP sender reports (RFC 3550, 6.4.1).
+    Camera,
+    /// The box's, at arrival.
+    Box,
+}
+
+/// Whether that clock was held by something better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    Synced,
+    Unsynced,
+    Unknown,
+}
+
+/// What happened. The variant decides the CloudEvents `type`; see [`crate::wire`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum EventData {
+    Boot(Boot),
+    Motion(Motion),
+    Clip(ClipCut),
+    Coverage(Coverage),
+    Lamp(Lamp),
+    Status(Status),
+    Fault(Fault),
+    Clock(ClockCorrection),
+    /// A type that this version does not know: kept and shown as it came.
+    Unknown { kind: String, data: Value },
+}
+
+/// The first event of an epoch: names the one before, so that a gap shows across restarts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Boot {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+    pub software: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Previous {
+    pub epoch: Epoch,
+    pub last_sequence: u64,
+}
+
+/// Something moved in a camera's view. Start and end share `motion`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Motion {
+    pub motion: Uuid,
+    pub phase: MotionPhase,
+    pub start: Time,
+    /// When it ended; with the end only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Time>,
+    /// Share of the picture that changed at the peak so far, 0 to 1.
+    pub peak_score: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MotionPhase {
+    Start,
+    End,
+}
+
+/// A clip (đoạn hình) was cut from the ring: an init segment and whole fragments.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClipCut {
+    pub clip: Uuid,
+    /// The motion it was cut for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub motion: Option<Uuid>,
+    /// Time of the first and the end of the last picture in the clip.
+    pub start: Time,
+    pub end: Time,
+    /// The span in which something moved, without pre- and post-roll.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub motion_start: Option<Time>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub motion_end: Option<Time>,
+    #[serde(default)]
+    pub peak_score: f64,
+    pub bytes: u64,
+    pub sha256: Sha256Hash,
+    pub video: Video,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thumbnail: Option<Still>,
+    /// The recorded span that the fragments belong to, the first one's number in it (from 0) and
+    /// their hashes: leaves of the Merkle tree whose root the coverage events commit.
+    pub run: Uuid,
+    pub first_fragment: u64,
+    pub fragments: Vec<Sha256Hash>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Video {
+    /// As in RFC 6381, for instance `avc1.4d401e`.
+    pub codec: String,
+    pub width: u32,
+    pub height: u32,
+}
+
+/// A still picture that belongs to a clip.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Still {
+    pub sha256: Sha256Hash,
+    pub bytes: u64,
+    pub time: Time,
+}
+
+/// A span of a camera's account: reported when it opens, at a slow heartbeat, and when it ends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Names the span; all its reports carry it, later ones replace earlier ones.
+    pub span: Uuid,
+    #[serde(flatten)]
+    pub state: SpanState,
+    pub start: Time,
+    /// The span is known to reach to here.
+    pub upto: Time,
+    /// False with the report that ends the span.
+    pub open: bool,
+    /// Commits the fragments recorded so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunCommitment>,
+    /// Oldest moment that the ring still holds of this camera; older footage is overwritten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_from: Option<Time>,
+    /// What the box knows beyond the cause, for the technician.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// Root of the Merkle tree (RFC 6962) over the SHA-256 of the first `fragments` fragments of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RunCommitment {
+    pub fragments: u64,
+    pub merkle_root: Sha256Hash,
+}
+
+/// One circuit of a lighting cabinet: on change, and at a slow heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lamp {
+    pub circuit: u16,
+    pub reason: LampReason,
+    pub on: bool,
+    pub current_a: f64,
+    pub power_w: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LampReason {
+    Change,
+    Heartbeat,
+}
+
+/// How a device is doing, by exception and at a slow heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub working: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// Something is broken on the box or a device, or works again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// A short fixed name, for instance `motion_pipeline_stalled`.
+    pub fault: String,
+    pub phase: FaultPhase,
+    pub detail: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultPhase {
+    Raised,
+    Cleared,
+}
+
+/// The clock that events were stamped with was found to be off. Recorded times stay as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClockCorrection {
+    /// Times in this span of the device's (or box's) clock are meant.
+    pub from: Time,
+    pub upto: Time,
+    /// Add this to get true time, milliseconds.
+    pub correction_ms: i64,
+    pub uncertainty_ms: u64,
+}
+
+impl Source {
+    pub fn of_box(box_id: &BoxId) -> Self {
+        Self { box_id: box_id.clone(), device: None }
+    }
+
+    pub fn of_device(box_id: &BoxId, device: &DeviceId) -> Self {
+        Self { box_id: box_id.clone(), device: Some(device.clone()) }
+    }
+}
+
+impl Coverage {
+    /// The cause, if the span is a gap.
+    pub fn cause(&self) -> Option<GapCause> {
+        match self.state {
+            SpanState::Recorded => None,
+            SpanState::Gap { cause } => Some(cause),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The words of the system: ids, events, clips, coverage, places, clock quality.
+//!
+//! Owns the types that every part speaks. May not do I/O, read a clock or know a format on the
+//! wire; [`crate::wire`] does that.
+
+mod coverage;
+mod event;
+mod ids;
+pub mod merkle;
+mod place;
+mod sha;
+
+pub use coverage::{CoverageSpan, GapCause, SpanState};
+pub use event::{
+    Boot, ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Event, EventData, Fault,
+    FaultPhase, Lamp, LampReason, Motion, MotionPhase, Previous, RunCommitment, Source, Status, Still,
+    SyncState, Video,
+};
+pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId};
+pub use place::{Area, Device, DeviceKind, FormerName, Point, Site, View, distance_m};
+pub use sha::Sha256Hash;
+
+/// A moment in UTC. The calendar and the zone are presentation and live at the rim.
+pub type Time = jiff::Timestamp;

@@ -1,0 +1,69 @@
+//! The hub's word about what it has durably, and what else it tells a box.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Epoch;
+
+/// Cumulative word about one epoch of one box: everything up to `upto` is durable at the hub, but
+/// for the ranges named in `missing`, which the box sends again, and what stands in `refused`, which
+/// the hub set aside and does not want again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub epoch: Epoch,
+    pub upto: u64,
+    /// Inclusive ranges below `upto`, oldest first, at most [`crate::limits::RECEIPT_MISSING_MAX`].
+    #[serde(default)]
+    pub missing: Vec<(u64, u64)>,
+    /// At most [`crate::limits::RECEIPT_REFUSED_MAX`], newest last. A refused sequence counts as handed over.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
+}
+
+/// One sequence that was set aside, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused(pub u64, pub String);
+
+/// What the hub asks a box to do. Carried with response topic and correlation data; `correlation`
+/// stands in the body too because some brokers speak MQTT 3.1.1 only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Another life of this box, or another box of this name, uses the same epoch: draw a new one.
+    NewEpoch { correlation: String, epoch: Epoch, reason: String },
+}
+
+impl Receipt {
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a receipt has no map with odd keys")
+    }
+
+    pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
+    }
+
+    /// True if the receipt says that `sequence` need not be sent again.
+    pub fn covers(&self, sequence: u64) -> bool {
+        sequence <= self.upto && !self.missing.iter().any(|&(from, to)| (from..=to).contains(&sequence))
+    }
+}
+
+impl Command {
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a command has no map with odd keys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receipt_reads_as_the_design_writes_it() {
+        let text = r#"{"epoch":"00000000000000ab","upto":9,"missing":[[3,4],[7,7]],"refused":[[5,"time"]]}"#;
+        let receipt = Receipt::from_json(text.as_bytes()).unwrap();
+        assert_eq!(receipt.refused, [Refused(5, "time".into())]);
+        assert_eq!(String::from_utf8(receipt.to_json()).unwrap(), text);
+        let covered: Vec<u64> = (1..=11).filter(|&s| receipt.covers(s)).collect();
+        assert_eq!(covered, [1, 2, 5, 6, 8, 9]);
+    }
+}

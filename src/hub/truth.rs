@@ -14,7 +14,15 @@ pub enum HubRecord {
     /// An event as it came. `conflict` if the same (box, epoch, sequence) was known with another id.
     Event { box_id: BoxId, received: Time, conflict: bool, json: Vec<u8> },
     /// Something that was set aside, with its reason.
-    Refused { box_id: BoxId, received: Time, reason: String, detail: String, epoch: Option<Epoch>, sequence: Option<u64>, body: Vec<u8> },
+    Refused {
+        box_id: BoxId,
+        received: Time,
+        reason: String,
+        detail: String,
+        epoch: Option<Epoch>,
+        sequence: Option<u64>,
+        body: Vec<u8>,
+    },
     /// An upload that is complete, whose hash was checked and whose file is durable.
     Stored(StoredFile),
 }

@@ -73,7 +73,9 @@ pub struct RecordHeader {
 
 /// The header of a record, or what is wrong with it. `Ok(None)` for eight zero bytes: the file was
 /// extended but nothing was written there (a power cut leaves such tails).
-pub fn decode_record_header(bytes: [u8; RECORD_HEADER_BYTES as usize]) -> Result<Option<RecordHeader>, String> {
+pub fn decode_record_header(
+    bytes: [u8; RECORD_HEADER_BYTES as usize],
+) -> Result<Option<RecordHeader>, String> {
     let length = u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
     let crc = u32::from_le_bytes(bytes[4..].try_into().expect("four bytes"));
     if length == 0 && crc == 0 {

@@ -93,7 +93,8 @@ impl Journal {
                 .and_then(|f| f.take(HEADER_BYTES).read_to_end(&mut header))
                 .map_err(|e| io_error("read", &path, e))?;
             if segment::decode_header(&header).is_err() && holds_no_record(&path)? {
-                recovery.torn_bytes += std::fs::metadata(&path).map_err(|e| io_error("read", &path, e))?.len();
+                recovery.torn_bytes +=
+                    std::fs::metadata(&path).map_err(|e| io_error("read", &path, e))?.len();
                 std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
                 segments.pop();
                 first_of_new = last;
@@ -466,7 +467,12 @@ fn list_segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
 
 fn take_lock(dir: &Path) -> Result<File, JournalError> {
     let path = dir.join("lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(|e| io_error("create", &path, e))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| io_error("create", &path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Locked { path: dir.to_owned() }),

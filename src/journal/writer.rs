@@ -31,7 +31,8 @@ impl Writer {
     /// Hands `journal` to a thread. It ends, and the journal is closed, when the last handle is gone.
     pub fn start(journal: Journal, name: &str) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (requests, queue) = mpsc::channel(REQUESTS_MAX);
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(journal, queue))?;
+        let thread =
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(journal, queue))?;
         Ok((Self { requests }, thread))
     }
 

@@ -71,7 +71,10 @@ pub enum EventData {
     Fault(Fault),
     Clock(ClockCorrection),
     /// A type that this version does not know: kept and shown as it came.
-    Unknown { kind: String, data: Value },
+    Unknown {
+        kind: String,
+        data: Value,
+    },
 }
 
 /// The first event of an epoch: names the one before, so that a gap shows across restarts.

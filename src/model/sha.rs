@@ -27,7 +27,8 @@ impl FromStr for Sha256Hash {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| "a SHA-256 must have 64 hexadecimal digits".to_owned())?;
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| "a SHA-256 must have 64 hexadecimal digits".to_owned())?;
         Ok(Self(bytes))
     }
 }

@@ -213,7 +213,12 @@ fn read_event(sender: &BoxId, json: &[u8]) -> Result<Event, Refuse> {
 }
 
 fn parse_sequence(text: &str) -> Result<u64, Refuse> {
-    let bad = || (RefusalReason::BadSequence, format!("sequence {:?} is not 20 digits from 1 to 2^48", clip_text(text)));
+    let bad = || {
+        (
+            RefusalReason::BadSequence,
+            format!("sequence {:?} is not 20 digits from 1 to 2^48", clip_text(text)),
+        )
+    };
     if text.len() != 20 || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Err(bad());
     }
@@ -250,8 +255,12 @@ fn decode_source(text: &str) -> Option<Source> {
     Some(Source { box_id, device })
 }
 
-const UNKNOWN_CLOCK: ClockQuality =
-    ClockQuality { source: ClockSource::Box, sync: SyncState::Unknown, offset_ms: None, uncertainty_ms: None };
+const UNKNOWN_CLOCK: ClockQuality = ClockQuality {
+    source: ClockSource::Box,
+    sync: SyncState::Unknown,
+    offset_ms: None,
+    uncertainty_ms: None,
+};
 
 /// The extension `clock` is a text, because CloudEvents extensions can't be objects:
 /// `source=box;sync=synced;offset_ms=-12;uncertainty_ms=40`.

@@ -1,4 +1,4 @@
 //! The catalog: the index that ingest writes and search reads.
 //!
 //! Owns the trait. No type of an engine or a file system may leak through it: the embedded engine is
-//! in [`sled`], a PostgreSQL one comes later and answers the same.
+//! `embedded` (sled), a PostgreSQL one comes later and answers the same.

@@ -12,7 +12,9 @@
 //! | [`model`] | the words: ids, events, clips, coverage, places, clock quality | do I/O |
 //! | [`wire`] | topics, payloads and their versions | do I/O |
 //! | [`journal`] | append-only, checksummed files that survive a power cut | know what its records mean |
+//! | [`tls`] | loading of certificates and keys | open connections |
 //! | [`mqtt`] | the MQTT connection; the only one that names rumqttc | decide when to ack |
+//! | [`broker`] | the embedded MQTT broker; the only one that names rmqtt | keep anything that counts |
 //! | [`media`] | decoding and thumbnails; the only one that names GStreamer | touch the network or the store |
 //! | [`edge`] | the agent on the box | know the hub's insides |
 //! | [`hub`] | ingest, index, search, evidence | connect to a box |
@@ -31,6 +33,9 @@ pub mod journal;
 pub mod tls;
 
 pub mod mqtt;
+
+#[cfg(feature = "broker")]
+pub mod broker;
 
 #[cfg(feature = "media")]
 pub mod media;

@@ -13,6 +13,8 @@ pub const MQTT_PACKET_BYTES_MAX: u32 = 1 << 20;
 pub const MQTT_INFLIGHT_MAX: u16 = 1000;
 /// Messages in flight of a box: a small window costs 51 KB in rumqttc instead of 13.9 MB.
 pub const MQTT_BOX_INFLIGHT_MAX: u16 = 100;
+/// Messages that the embedded broker keeps for one receiver.
+pub const BROKER_QUEUE_MAX: usize = 1_000_000;
 /// Requests that wait inside the MQTT client.
 pub const MQTT_REQUESTS_MAX: usize = 256;
 /// Events in one batch message.
@@ -51,6 +53,10 @@ pub const JOURNAL_RECORD_BYTES_MAX: usize = 1 << 20;
 // --- edge ---
 /// Events accepted but not yet read by the uplink.
 pub const OUTBOX_QUEUE_MAX: usize = 1024;
+/// Size of an outbox segment: small, because a read begins at a segment's start.
+pub const OUTBOX_SEGMENT_BYTES_MAX: u64 = 4 << 20;
+/// Events of a box that are on their way to the hub without a receipt.
+pub const UPLINK_WINDOW_EVENTS: usize = 2000;
 /// Bytes of the outbox on disk.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).

@@ -8,5 +8,7 @@
 //!
 //! Owns what happens on the box. May not know the hub's insides: it meets the hub on the wire only.
 
+pub mod clock;
 pub mod config;
 pub mod outbox;
+pub mod uplink;

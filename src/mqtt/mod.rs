@@ -1,1 +1,442 @@
-//! TODO
+//! The MQTT connection. The only module that names rumqttc.
+//!
+//! Owns connecting, reconnecting, and matching what the broker acknowledged with what was sent. May not
+//! decide when a message is acknowledged, nor keep a message for later: whoever sends keeps what it owes.
+//!
+//! rumqttc 0.25 has traps (design section 6); what is done about each:
+//!
+//! 1. A clean session drops its queue on reconnect; 2. colliding packet ids wedge it; 3. a resumed session
+//!    replays slowly and out of order: **after any error client and event loop are thrown away**, and
+//!    [`LinkEvent::Down`] tells the sender that everything unanswered must be sent again. A publish that the
+//!    broker does not answer within [`RESEND_AFTER`] counts as an error.
+//! 4. Acks left over from before a reconnect acknowledge new messages: an [`Ack`] knows its connection, and a
+//!    stale one is dropped.
+//! 5. Subscriptions are made on every CONNACK, whatever it says of the session.
+//! 6. Its 10 KiB limit on incoming packets: set to [`MQTT_PACKET_BYTES_MAX`].
+//! 7. Its 13.9 MB per connection: the inflight limit is always set.
+//! 8. `publish` returns nothing to match a PubAck with: one writer per connection and a queue of tokens that is
+//!    popped on `Outgoing::Publish`.
+//!
+//! Polling and writing are two futures of one task: neither waits for the other's channel, so a full queue
+//! can't stop the acks that would empty it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, LastWill, LastWillProperties, Packet, PubAckReason, Publish, PublishProperties,
+};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::{Outgoing, TlsConfiguration, Transport};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, MQTT_PACKET_BYTES_MAX, MQTT_REQUESTS_MAX, RESEND_AFTER};
+
+/// The common name in the hub's own certificate, and its MQTT client id.
+pub const HUB_NAME: &str = "camnet-hub";
+
+/// How to reach the broker, and as whom.
+#[derive(Clone)]
+pub struct LinkConfig {
+    /// `host:port`.
+    pub address: String,
+    pub client_id: String,
+    /// None only for a broker on loopback without TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Topic filters, QoS 1.
+    pub subscriptions: Vec<String>,
+    /// Published by the broker, retained, when this side vanishes: topic and payload.
+    pub will: Option<(String, Vec<u8>)>,
+    /// Unanswered messages, in each direction.
+    pub inflight_max: u16,
+    /// How long the broker keeps our session, for a receiver that comes back.
+    pub session_keep: Option<Duration>,
+}
+
+/// What happens on the link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Connected and subscribed. Connections count from 1.
+    Up {
+        connection: u64,
+    },
+    /// The connection is gone; nothing unanswered of it will be answered any more.
+    Down {
+        connection: u64,
+        reason: String,
+    },
+    Message(Message),
+    /// The broker's answer to a publish.
+    Published {
+        connection: u64,
+        token: u64,
+        outcome: PublishOutcome,
+    },
+}
+
+/// A message that came in. It stays the broker's until acknowledged through [`LinkSender::ack`].
+#[derive(Debug)]
+pub struct Message {
+    pub topic: String,
+    pub payload: Bytes,
+    pub user_properties: Vec<(String, String)>,
+    pub ack: Ack,
+}
+
+/// The right to acknowledge one message on the connection that it came by.
+#[derive(Debug)]
+pub struct Ack {
+    connection: u64,
+    /// Topic and payload are emptied: only the packet id counts.
+    publish: Publish,
+}
+
+/// The broker's answer to a publish. It proves nothing about the hub; only a receipt does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PublishOutcome {
+    Taken,
+    /// MQTT 5 reason 0x10: nobody subscribed, so the message is gone.
+    NoSubscriber,
+    /// Any other reason code, for instance 0x87 not authorised.
+    Refused(String),
+}
+
+/// A message to send.
+#[derive(Debug, Clone)]
+pub struct OutMessage {
+    pub topic: String,
+    pub payload: Vec<u8>,
+    pub content_type: Option<&'static str>,
+    pub user_properties: Vec<(String, String)>,
+    pub retain: bool,
+    /// Comes back in [`LinkEvent::Published`].
+    pub token: u64,
+}
+
+enum Request {
+    Publish(OutMessage),
+    Ack(Ack),
+}
+
+/// The sending side. Clones share the link.
+#[derive(Clone)]
+pub struct LinkSender {
+    requests: mpsc::Sender<Request>,
+}
+
+/// The link was shut down.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the MQTT link is shut down")]
+pub struct LinkClosed;
+
+impl LinkSender {
+    /// Hands a message to the link. It is lost if the connection goes down before [`LinkEvent::Published`].
+    pub async fn publish(&self, message: OutMessage) -> Result<(), LinkClosed> {
+        self.requests.send(Request::Publish(message)).await.map_err(|_| LinkClosed)
+    }
+
+    /// As [`LinkSender::publish`], but gives the message back when the queue is full.
+    pub fn try_publish(&self, message: OutMessage) -> Result<(), Option<OutMessage>> {
+        self.requests.try_send(Request::Publish(message)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(Request::Publish(message)) => Some(message),
+            _ => None,
+        })
+    }
+
+    /// Acknowledges a message; an ack of an earlier connection is dropped, the broker sends that message again.
+    pub async fn ack(&self, ack: Ack) -> Result<(), LinkClosed> {
+        self.requests.send(Request::Ack(ack)).await.map_err(|_| LinkClosed)
+    }
+
+    /// As the async ones, from a thread.
+    pub fn ack_blocking(&self, ack: Ack) -> Result<(), LinkClosed> {
+        self.requests.blocking_send(Request::Ack(ack)).map_err(|_| LinkClosed)
+    }
+}
+
+/// Starts the link: it connects, and connects again, until `shutdown`.
+///
+/// The receiver must be drained; its queue holds every message that the broker may send before an ack.
+pub fn start(
+    config: LinkConfig,
+    shutdown: CancellationToken,
+) -> (LinkSender, mpsc::Receiver<LinkEvent>, tokio::task::JoinHandle<()>) {
+    let (requests, request_queue) = mpsc::channel(MQTT_REQUESTS_MAX);
+    let (events, event_queue) = mpsc::channel(4 * config.inflight_max as usize + 64);
+    let task = tokio::spawn(run(config, request_queue, events, shutdown));
+    (LinkSender { requests }, event_queue, task)
+}
+
+/// The retry loop: each round is one connection with a client of its own.
+async fn run(
+    config: LinkConfig,
+    mut requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<LinkEvent>,
+    shutdown: CancellationToken,
+) {
+    let mut backoff = BACKOFF_FIRST;
+    for connection in 1u64.. {
+        let started = Instant::now();
+        let reason = run_once(&config, connection, &events, &mut requests, &shutdown).await;
+        if shutdown.is_cancelled() {
+            return;
+        }
+        tracing::warn!(
+            broker = config.address,
+            client = config.client_id,
+            connection,
+            reason,
+            "mqtt link is down"
+        );
+        if events.send(LinkEvent::Down { connection, reason }).await.is_err() {
+            return;
+        }
+        if started.elapsed() > BACKOFF_MAX {
+            backoff = BACKOFF_FIRST;
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(backoff) => {}
+            () = refuse_while_down(&mut requests) => return,
+        }
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Empties the queue while there is no connection, so that senders never hang; returns when all are gone.
+async fn refuse_while_down(requests: &mut mpsc::Receiver<Request>) {
+    while requests.recv().await.is_some() {}
+}
+
+/// Runs one connection from CONNECT to the first error; returns why it ended.
+async fn run_once(
+    config: &LinkConfig,
+    connection: u64,
+    events: &mpsc::Sender<LinkEvent>,
+    requests: &mut mpsc::Receiver<Request>,
+    shutdown: &CancellationToken,
+) -> String {
+    let (client, event_loop) = AsyncClient::new(options(config), MQTT_REQUESTS_MAX);
+    let broken = CancellationToken::new();
+    let up = CancellationToken::new();
+    let inbound = Inbound { connection, events: events.clone(), queued: Arc::default(), up: up.clone() };
+    let writer = write(connection, client.clone(), inbound.queued.clone(), requests, &up, &broken, shutdown);
+    let poller = async {
+        let reason = tokio::select! {
+            reason = poll(event_loop, client, &inbound, config) => reason,
+            () = goodbye_deadline(shutdown) => "shut down".to_owned(),
+        };
+        broken.cancel();
+        reason
+    };
+    let (reason, ()) = tokio::join!(poller, writer);
+    reason
+}
+
+/// The DISCONNECT of a shutdown gets this long to reach the wire.
+async fn goodbye_deadline(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+/// Where what comes in goes.
+struct Inbound {
+    connection: u64,
+    events: mpsc::Sender<LinkEvent>,
+    /// Tokens of publishes that the client has taken but not yet put on the wire, in order.
+    queued: Arc<Mutex<VecDeque<u64>>>,
+    up: CancellationToken,
+}
+
+/// Takes requests to the client until the connection is broken. On shutdown it says goodbye, which lets
+/// the poller end.
+async fn write(
+    connection: u64,
+    client: AsyncClient,
+    queued: Arc<Mutex<VecDeque<u64>>>,
+    requests: &mut mpsc::Receiver<Request>,
+    up: &CancellationToken,
+    broken: &CancellationToken,
+    shutdown: &CancellationToken,
+) {
+    loop {
+        let request = tokio::select! {
+            biased;
+            () = broken.cancelled() => return,
+            request = requests.recv() => request,
+            () = shutdown.cancelled() => None,
+        };
+        let Some(request) = request else {
+            if up.is_cancelled() {
+                let _ = client.try_disconnect();
+            }
+            return;
+        };
+        let handed_over = async {
+            match request {
+                Request::Publish(message) => {
+                    queued.lock().expect("no panic holds it").push_back(message.token);
+                    let properties = PublishProperties {
+                        content_type: message.content_type.map(str::to_owned),
+                        user_properties: message.user_properties,
+                        ..Default::default()
+                    };
+                    let (topic, retain) = (message.topic, message.retain);
+                    client
+                        .publish_with_properties(topic, QoS::AtLeastOnce, retain, message.payload, properties)
+                        .await
+                }
+                Request::Ack(ack) if ack.connection == connection => client.ack(&ack.publish).await,
+                Request::Ack(_) => Ok(()),
+            }
+        };
+        tokio::select! {
+            biased;
+            () = broken.cancelled() => return,
+            _ = handed_over => {}
+        }
+    }
+}
+
+/// Polls until an error; returns it as text for the log.
+async fn poll(mut event_loop: EventLoop, client: AsyncClient, link: &Inbound, config: &LinkConfig) -> String {
+    let mut unanswered: HashMap<u16, (u64, Instant)> = HashMap::new();
+    let mut watchdog = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        let polled = {
+            let next = event_loop.poll();
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    polled = &mut next => break polled,
+                    _ = watchdog.tick() => {
+                        if unanswered.values().any(|(_, since)| since.elapsed() > RESEND_AFTER) {
+                            return "the broker leaves publishes unanswered".to_owned();
+                        }
+                    }
+                }
+            }
+        };
+        let event = match polled {
+            Ok(event) => event,
+            Err(error) => return error_chain(&error),
+        };
+        match event {
+            Event::Incoming(Packet::ConnAck(_)) => {
+                let filters = config.subscriptions.iter().map(|f| Filter::new(f, QoS::AtLeastOnce));
+                if !config.subscriptions.is_empty() && client.try_subscribe_many(filters).is_err() {
+                    return "the subscriptions did not fit into the client's queue".to_owned();
+                }
+                if config.subscriptions.is_empty() && link.tell_up().await.is_err() {
+                    return LinkClosed.to_string();
+                }
+            }
+            Event::Incoming(Packet::SubAck(ack)) => {
+                let refused = ack.return_codes.iter().find(|c| !format!("{c:?}").starts_with("Success"));
+                if let Some(code) = refused {
+                    return format!("the broker refused a subscription: {code:?}");
+                }
+                if link.tell_up().await.is_err() {
+                    return LinkClosed.to_string();
+                }
+            }
+            Event::Incoming(Packet::Publish(publish)) => {
+                if let Err(reason) = link.take_message(publish) {
+                    return reason;
+                }
+            }
+            Event::Outgoing(Outgoing::Publish(packet_id)) => {
+                if let Some(token) = link.queued.lock().expect("no panic holds it").pop_front() {
+                    unanswered.insert(packet_id, (token, Instant::now()));
+                }
+            }
+            Event::Incoming(Packet::PubAck(ack)) => {
+                if let Some((token, _)) = unanswered.remove(&ack.pkid) {
+                    let outcome = publish_outcome(ack.reason);
+                    let answer = LinkEvent::Published { connection: link.connection, token, outcome };
+                    if link.events.try_send(answer).is_err() {
+                        return "the receiver of the link is too slow".to_owned();
+                    }
+                }
+            }
+            Event::Outgoing(Outgoing::Disconnect) => return "disconnected by us".to_owned(),
+            _ => {}
+        }
+    }
+}
+
+impl Inbound {
+    async fn tell_up(&self) -> Result<(), LinkClosed> {
+        self.up.cancel();
+        self.events.send(LinkEvent::Up { connection: self.connection }).await.map_err(|_| LinkClosed)
+    }
+
+    fn take_message(&self, mut publish: Publish) -> Result<(), String> {
+        let topic = String::from_utf8_lossy(&publish.topic).into_owned();
+        let payload = std::mem::take(&mut publish.payload);
+        publish.topic = Bytes::new();
+        let user_properties =
+            publish.properties.take().map(|properties| properties.user_properties).unwrap_or_default();
+        let is_promised = publish.qos != QoS::AtMostOnce;
+        let ack = Ack { connection: self.connection, publish };
+        let message = LinkEvent::Message(Message { topic, payload, user_properties, ack });
+        match self.events.try_send(message) {
+            Ok(()) => Ok(()),
+            // QoS 0 promises nothing, and only such messages can come beyond the receive maximum.
+            Err(mpsc::error::TrySendError::Full(_)) if !is_promised => Ok(()),
+            Err(_) => Err("the receiver of the link is too slow or gone".to_owned()),
+        }
+    }
+}
+
+fn options(config: &LinkConfig) -> MqttOptions {
+    let (host, port) = config.address.rsplit_once(':').unwrap_or((&config.address, "8883"));
+    let mut options = MqttOptions::new(&config.client_id, host, port.parse().unwrap_or(8883));
+    options.set_keep_alive(Duration::from_secs(20));
+    options.set_connection_timeout(10);
+    options.set_manual_acks(true);
+    options.set_outgoing_inflight_upper_limit(config.inflight_max);
+    options.set_receive_maximum(Some(config.inflight_max));
+    options.set_max_packet_size(Some(MQTT_PACKET_BYTES_MAX));
+    options.set_clean_start(config.session_keep.is_none());
+    options.set_session_expiry_interval(config.session_keep.map(|keep| keep.as_secs() as u32));
+    if let Some(tls) = &config.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+    }
+    if let Some((topic, payload)) = &config.will {
+        let will = LastWill::new(
+            topic.as_str(),
+            payload.clone(),
+            QoS::AtLeastOnce,
+            true,
+            None::<LastWillProperties>,
+        );
+        options.set_last_will(will);
+    }
+    options
+}
+
+fn publish_outcome(reason: PubAckReason) -> PublishOutcome {
+    match reason {
+        PubAckReason::Success => PublishOutcome::Taken,
+        PubAckReason::NoMatchingSubscribers => PublishOutcome::NoSubscriber,
+        other => PublishOutcome::Refused(format!("{other:?}")),
+    }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -75,12 +75,12 @@ pub const UPLOAD_PART_BYTES_MAX: usize = 4 << 20;
 // --- hub ---
 /// Events in one durable commit of the hub.
 pub const COMMIT_EVENTS_MAX: usize = 2000;
-/// The hub waits at most this long for a commit to fill.
-pub const COMMIT_WAIT: Duration = Duration::from_millis(5);
 /// Messages that wait between MQTT and ingest.
 pub const INGEST_QUEUE_MAX: usize = 2000;
 /// Event ids kept in memory to tell a duplicate from a conflict.
 pub const INGEST_IDS_MAX: usize = 4_000_000;
+/// Conflicting events kept for one epoch; a box that goes on beyond it is not worth the disk.
+pub const CONFLICTS_PER_EPOCH_MAX: usize = 1000;
 /// Bytes of one request body of the officers' API.
 pub const API_BODY_BYTES_MAX: usize = 64 << 10;
 /// Largest clip that a box may upload.

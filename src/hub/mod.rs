@@ -9,4 +9,5 @@
 //! search meet only in the catalog.
 
 pub mod catalog;
+pub mod ingest;
 pub mod truth;

@@ -1,12 +1,22 @@
 //! The truth: what the hub has durably, in order. Everything else is derived from it.
 //!
 //! Owns the journal of events and uploads, and the knowledge of which sequences of which epoch have
-//! arrived, which comes from the journal alone.
+//! arrived. That knowledge comes from the journal alone: a receipt never says more than what is on disk.
+//! May not know the index.
+//!
+//! A record of the journal is one byte version (1), one byte kind (`E`vent, `R`efused, `S`tored), a postcard
+//! header, and for events and refusals the body as it came.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::model::{BoxId, Epoch, Sha256Hash, Time};
+use crate::journal::{Damage, Item, Journal, JournalError, Reader, Recovery};
+use crate::limits::{CONFLICTS_PER_EPOCH_MAX, INGEST_IDS_MAX, RECEIPT_MISSING_MAX, RECEIPT_REFUSED_MAX};
+use crate::model::{BoxId, Epoch, EventData, Sha256Hash, Time};
+use crate::wire::{self, Decoded, Receipt, Refused};
 
 /// One record of the hub's journal, in the order of its number (the *position*).
 #[derive(Debug, Clone, PartialEq)]
@@ -35,4 +45,539 @@ pub struct StoredFile {
     pub box_id: BoxId,
     pub clip: Uuid,
     pub received: Time,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    New,
+    /// Known with the same id; not written again.
+    Duplicate,
+    /// Known with another id: both are kept.
+    Conflict,
+    /// Set aside.
+    Refused,
+}
+
+/// Durable on return of [`Truth::append`]; the only source of receipts.
+pub trait Truth {
+    /// Takes the records in order. Returns the position of the first one written, those written, and what
+    /// became of each one given.
+    fn append(&mut self, batch: Vec<HubRecord>) -> Result<Appended, JournalError>;
+
+    /// The hub's word about one epoch; None if nothing of it ever arrived.
+    fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt>;
+}
+
+/// The result of an append.
+#[derive(Debug)]
+pub struct Appended {
+    pub first: u64,
+    pub written: Vec<HubRecord>,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// The truth in a journal on this machine's disk.
+pub struct JournalTruth {
+    journal: Journal,
+    arrivals: Arrivals,
+}
+
+impl JournalTruth {
+    /// Opens the journal in `dir` and reads from it what has arrived.
+    pub fn open(dir: &Path) -> Result<(Self, Recovery), JournalError> {
+        let (journal, recovery) = Journal::open(dir)?;
+        let mut truth = Self { journal, arrivals: Arrivals::default() };
+        truth.replay()?;
+        Ok((truth, recovery))
+    }
+
+    /// Position of the next record.
+    pub fn next(&self) -> u64 {
+        self.journal.next()
+    }
+
+    pub fn dir(&self) -> PathBuf {
+        self.journal.dir().to_owned()
+    }
+
+    fn replay(&mut self) -> Result<(), JournalError> {
+        self.arrivals = Arrivals::default();
+        for item in self.journal.read(self.journal.first()) {
+            match item? {
+                Item::Record(record) => match decode_record(&record.payload) {
+                    Ok(record) => {
+                        self.arrivals.note(&record);
+                    }
+                    Err(why) => tracing::error!(position = record.number, why, "journal record skipped"),
+                },
+                Item::Damage(damage) => tracing::error!(%damage, "the hub's journal is damaged"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Truth for JournalTruth {
+    fn append(&mut self, batch: Vec<HubRecord>) -> Result<Appended, JournalError> {
+        let first = self.journal.next();
+        let mut written = Vec::with_capacity(batch.len());
+        let mut outcomes = Vec::with_capacity(batch.len());
+        let write = || {
+            for mut record in batch {
+                let outcome = self.arrivals.note(&record);
+                outcomes.push(outcome);
+                if outcome == Outcome::Duplicate {
+                    continue;
+                }
+                if let HubRecord::Event { conflict, .. } = &mut record {
+                    *conflict = outcome == Outcome::Conflict;
+                }
+                self.journal.append(&encode_record(&record))?;
+                written.push(record);
+            }
+            self.journal.sync()
+        };
+        if let Err(error) = write() {
+            // What was noted may not be on disk: only the disk knows.
+            self.journal.reopen()?;
+            self.replay()?;
+            return Err(error);
+        }
+        Ok(Appended { first, written, outcomes })
+    }
+
+    fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt> {
+        self.arrivals.epochs.get(&(box_id.clone(), epoch)).map(|state| state.receipt(epoch))
+    }
+}
+
+/// Reads the truth of a hub, running or not: records in order with their positions, damage by name.
+pub fn read_from(dir: &Path, from: u64) -> Result<TruthReader, JournalError> {
+    Ok(TruthReader { records: Reader::of_dir(dir, from)? })
+}
+
+/// See [`read_from`].
+pub struct TruthReader {
+    records: Reader,
+}
+
+/// One step of a [`TruthReader`].
+#[derive(Debug)]
+pub enum TruthItem {
+    Record {
+        position: u64,
+        record: HubRecord,
+    },
+    Damage(Damage),
+    /// Whole on disk, but not a record that this version knows.
+    Unreadable {
+        position: u64,
+        why: String,
+    },
+}
+
+impl Iterator for TruthReader {
+    type Item = Result<TruthItem, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.records.next()?.map(|item| match item {
+            Item::Damage(damage) => TruthItem::Damage(damage),
+            Item::Record(record) => match decode_record(&record.payload) {
+                Ok(decoded) => TruthItem::Record { position: record.number, record: decoded },
+                Err(why) => TruthItem::Unreadable { position: record.number, why },
+            },
+        }))
+    }
+}
+
+/// Which sequences of which epoch arrived.
+#[derive(Default)]
+struct Arrivals {
+    epochs: HashMap<(BoxId, Epoch), EpochState>,
+    ids_count: usize,
+    /// Epochs whose ids are kept, oldest first.
+    ids_order: VecDeque<(BoxId, Epoch)>,
+}
+
+#[derive(Default)]
+struct EpochState {
+    /// Inclusive ranges, sorted, apart from each other.
+    seen: Vec<(u64, u64)>,
+    /// A later epoch's first event said that this one reached so far.
+    announced_last: u64,
+    /// Last eight bytes of the id of each event, to tell a duplicate from a conflict.
+    ids: HashMap<u64, u64>,
+    conflicts: HashMap<u64, Vec<u64>>,
+    refused: VecDeque<Refused>,
+}
+
+impl Arrivals {
+    /// Takes note of a record and says what it is.
+    fn note(&mut self, record: &HubRecord) -> Outcome {
+        match record {
+            HubRecord::Event { box_id, json, .. } => self.note_event(box_id, json),
+            HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), reason, .. } => {
+                let state = self.state(box_id, *epoch);
+                if state.has(*sequence) {
+                    return Outcome::Duplicate;
+                }
+                state.add(*sequence);
+                state.refused.push_back(Refused(*sequence, reason.clone()));
+                if state.refused.len() > RECEIPT_REFUSED_MAX {
+                    state.refused.pop_front();
+                }
+                Outcome::Refused
+            }
+            HubRecord::Refused { .. } => Outcome::Refused,
+            HubRecord::Stored(_) => Outcome::New,
+        }
+    }
+
+    fn note_event(&mut self, box_id: &BoxId, json: &[u8]) -> Outcome {
+        let Some(Decoded::Event { event, .. }) = wire::decode(box_id, json).into_iter().next() else {
+            return Outcome::Refused;
+        };
+        let fingerprint = event.id.as_u64_pair().1;
+        let state = self.state(box_id, event.epoch);
+        if state.has(event.sequence) {
+            return state.known(event.sequence, fingerprint);
+        }
+        state.add(event.sequence);
+        state.ids.insert(event.sequence, fingerprint);
+        let is_first_id = state.ids.len() == 1;
+        if let EventData::Boot(boot) = &event.data
+            && let Some(previous) = boot.previous
+        {
+            let before = self.state(box_id, previous.epoch);
+            before.announced_last = before.announced_last.max(previous.last_sequence);
+        }
+        if is_first_id {
+            self.ids_order.push_back((box_id.clone(), event.epoch));
+        }
+        self.ids_count += 1;
+        self.forget_oldest_ids();
+        Outcome::New
+    }
+
+    fn state(&mut self, box_id: &BoxId, epoch: Epoch) -> &mut EpochState {
+        self.epochs.entry((box_id.clone(), epoch)).or_default()
+    }
+
+    /// Keeps memory bounded: without its ids, a repeated sequence of an old epoch counts as duplicate.
+    fn forget_oldest_ids(&mut self) {
+        while self.ids_count > INGEST_IDS_MAX && self.ids_order.len() > 1 {
+            let Some(oldest) = self.ids_order.pop_front() else { return };
+            if let Some(state) = self.epochs.get_mut(&oldest) {
+                self.ids_count -= state.ids.len();
+                state.ids = HashMap::new();
+            }
+        }
+    }
+}
+
+impl EpochState {
+    fn has(&self, sequence: u64) -> bool {
+        let at = self.seen.partition_point(|&(_, last)| last < sequence);
+        self.seen.get(at).is_some_and(|&(first, _)| first <= sequence)
+    }
+
+    fn add(&mut self, sequence: u64) {
+        let at = self.seen.partition_point(|&(_, last)| last < sequence);
+        let joins_before = at > 0 && self.seen[at - 1].1 + 1 == sequence;
+        let joins_after = self.seen.get(at).is_some_and(|&(first, _)| first == sequence + 1);
+        match (joins_before, joins_after) {
+            (true, true) => {
+                self.seen[at - 1].1 = self.seen[at].1;
+                self.seen.remove(at);
+            }
+            (true, false) => self.seen[at - 1].1 = sequence,
+            (false, true) => self.seen[at].0 = sequence,
+            (false, false) => self.seen.insert(at, (sequence, sequence)),
+        }
+    }
+
+    fn known(&mut self, sequence: u64, fingerprint: u64) -> Outcome {
+        match self.ids.get(&sequence) {
+            Some(&known) if known != fingerprint => {}
+            _ => return Outcome::Duplicate,
+        }
+        let count: usize = self.conflicts.values().map(Vec::len).sum();
+        let others = self.conflicts.entry(sequence).or_default();
+        if others.contains(&fingerprint) || count >= CONFLICTS_PER_EPOCH_MAX {
+            return Outcome::Duplicate;
+        }
+        others.push(fingerprint);
+        Outcome::Conflict
+    }
+
+    fn receipt(&self, epoch: Epoch) -> Receipt {
+        let newest = self.seen.last().map_or(0, |&(_, last)| last).max(self.announced_last);
+        let mut missing = Vec::new();
+        let mut expected = 1;
+        for &(first, last) in &self.seen {
+            if expected < first {
+                missing.push((expected, first - 1));
+            }
+            expected = last + 1;
+        }
+        if expected <= newest {
+            missing.push((expected, newest));
+        }
+        // What does not fit is asked for with the next receipt: `upto` stays below it.
+        let upto = missing.get(RECEIPT_MISSING_MAX).map_or(newest, |&(from, _)| from - 1);
+        missing.truncate(RECEIPT_MISSING_MAX);
+        Receipt { epoch, upto, missing, refused: self.refused.iter().cloned().collect() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct EventHeader {
+    box_id: BoxId,
+    received_us: i64,
+    conflict: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefusedHeader {
+    box_id: BoxId,
+    received_us: i64,
+    reason: String,
+    detail: String,
+    epoch: Option<u64>,
+    sequence: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredHeader {
+    sha256: [u8; 32],
+    bytes: u64,
+    box_id: BoxId,
+    clip: [u8; 16],
+    received_us: i64,
+}
+
+const RECORD_VERSION: u8 = 1;
+
+fn encode_record(record: &HubRecord) -> Vec<u8> {
+    let with = |kind: u8, header: Result<Vec<u8>, postcard::Error>, body: &[u8]| {
+        let header = header.expect("a header of plain fields");
+        let mut payload = Vec::with_capacity(2 + header.len() + body.len());
+        payload.extend_from_slice(&[RECORD_VERSION, kind]);
+        payload.extend_from_slice(&header);
+        payload.extend_from_slice(body);
+        payload
+    };
+    match record {
+        HubRecord::Event { box_id, received, conflict, json } => {
+            let header = EventHeader {
+                box_id: box_id.clone(),
+                received_us: received.as_microsecond(),
+                conflict: *conflict,
+            };
+            with(b'E', postcard::to_stdvec(&header), json)
+        }
+        HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => {
+            let header = RefusedHeader {
+                box_id: box_id.clone(),
+                received_us: received.as_microsecond(),
+                reason: reason.clone(),
+                detail: detail.clone(),
+                epoch: epoch.map(|e| e.0),
+                sequence: *sequence,
+            };
+            with(b'R', postcard::to_stdvec(&header), body)
+        }
+        HubRecord::Stored(file) => {
+            let header = StoredHeader {
+                sha256: file.sha256.0,
+                bytes: file.bytes,
+                box_id: file.box_id.clone(),
+                clip: file.clip.into_bytes(),
+                received_us: file.received.as_microsecond(),
+            };
+            with(b'S', postcard::to_stdvec(&header), &[])
+        }
+    }
+}
+
+fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
+    let (&[version, kind], rest) =
+        payload.split_first_chunk::<2>().ok_or_else(|| "it has less than two bytes".to_owned())?;
+    if version != RECORD_VERSION {
+        return Err(format!("version {version}; this hub knows {RECORD_VERSION}"));
+    }
+    let time = |us: i64| Time::from_microsecond(us).map_err(|error| error.to_string());
+    let bad = |error: postcard::Error| error.to_string();
+    match kind {
+        b'E' => {
+            let (header, json): (EventHeader, _) = postcard::take_from_bytes(rest).map_err(bad)?;
+            let received = time(header.received_us)?;
+            Ok(HubRecord::Event {
+                box_id: header.box_id,
+                received,
+                conflict: header.conflict,
+                json: json.to_vec(),
+            })
+        }
+        b'R' => {
+            let (header, body): (RefusedHeader, _) = postcard::take_from_bytes(rest).map_err(bad)?;
+            Ok(HubRecord::Refused {
+                box_id: header.box_id,
+                received: time(header.received_us)?,
+                reason: header.reason,
+                detail: header.detail,
+                epoch: header.epoch.map(Epoch),
+                sequence: header.sequence,
+                body: body.to_vec(),
+            })
+        }
+        b'S' => {
+            let header: StoredHeader = postcard::from_bytes(rest).map_err(bad)?;
+            Ok(HubRecord::Stored(StoredFile {
+                sha256: Sha256Hash(header.sha256),
+                bytes: header.bytes,
+                box_id: header.box_id,
+                clip: Uuid::from_bytes(header.clip),
+                received: time(header.received_us)?,
+            }))
+        }
+        other => Err(format!("kind {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Boot, ClockQuality, ClockSource, Event, Previous, Source, Status, SyncState};
+
+    const A: Epoch = Epoch(0xa);
+    const B: Epoch = Epoch(0xb);
+
+    fn box_id() -> BoxId {
+        BoxId::new("box-01").unwrap()
+    }
+
+    fn event(epoch: Epoch, sequence: u64, id: u128, data: EventData) -> HubRecord {
+        let clock = ClockQuality {
+            source: ClockSource::Box,
+            sync: SyncState::Unknown,
+            offset_ms: None,
+            uncertainty_ms: None,
+        };
+        let event = Event {
+            id: Uuid::from_u128(id),
+            source: Source::of_box(&box_id()),
+            epoch,
+            sequence,
+            time: Time::UNIX_EPOCH,
+            clock,
+            data,
+        };
+        HubRecord::Event {
+            box_id: box_id(),
+            received: Time::UNIX_EPOCH,
+            conflict: false,
+            json: wire::encode(&event),
+        }
+    }
+
+    fn status(epoch: Epoch, sequence: u64, id: u128) -> HubRecord {
+        event(epoch, sequence, id, EventData::Status(Status { working: true, detail: None }))
+    }
+
+    #[test]
+    fn each_event_is_written_once_and_conflicts_are_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        let batch =
+            vec![status(A, 1, 1), status(A, 1, 1), status(A, 2, 2), status(A, 2, 99), status(A, 2, 99)];
+        let appended = truth.append(batch).unwrap();
+        use Outcome::*;
+        assert_eq!(appended.outcomes, [New, Duplicate, New, Conflict, Duplicate]);
+        drop(truth);
+
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        assert_eq!(truth.next(), 3);
+        let appended = truth.append(vec![status(A, 1, 1), status(A, 2, 99), status(A, 3, 3)]).unwrap();
+        assert_eq!(appended.outcomes, [Duplicate, Duplicate, New], "known from the journal alone");
+        let kept: Vec<bool> = read_from(dir.path(), 0)
+            .unwrap()
+            .map(|item| match item.unwrap() {
+                TruthItem::Record { record: HubRecord::Event { conflict, .. }, .. } => conflict,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(kept, [false, false, true, false]);
+    }
+
+    #[test]
+    fn receipts_name_holes_and_what_a_later_epoch_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        assert_eq!(truth.receipt(&box_id(), A), None);
+        truth.append(vec![status(A, 2, 2), status(A, 5, 5)]).unwrap();
+        let receipt = truth.receipt(&box_id(), A).unwrap();
+        assert_eq!((receipt.upto, receipt.missing), (5, vec![(1, 1), (3, 4)]));
+        let boot = Boot { previous: Some(Previous { epoch: A, last_sequence: 7 }), software: String::new() };
+        truth.append(vec![event(B, 1, 10, EventData::Boot(boot))]).unwrap();
+        let receipt = truth.receipt(&box_id(), A).unwrap();
+        assert_eq!((receipt.upto, receipt.missing), (7, vec![(1, 1), (3, 4), (6, 7)]));
+        truth.append([1, 3, 4, 6, 7].map(|s| status(A, s, s as u128)).to_vec()).unwrap();
+        let receipt = truth.receipt(&box_id(), A).unwrap();
+        assert_eq!((receipt.upto, receipt.missing), (7, vec![]));
+    }
+
+    #[test]
+    fn what_was_refused_counts_as_handed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        let refused = HubRecord::Refused {
+            box_id: box_id(),
+            received: Time::UNIX_EPOCH,
+            reason: "bad_time".into(),
+            detail: String::new(),
+            epoch: Some(A),
+            sequence: Some(2),
+            body: b"{}".to_vec(),
+        };
+        let batch = vec![status(A, 1, 1), refused.clone(), refused, status(A, 3, 3)];
+        let appended = truth.append(batch).unwrap();
+        assert_eq!(appended.written.len(), 3, "a resent refusal is not kept twice");
+        let receipt = truth.receipt(&box_id(), A).unwrap();
+        assert_eq!(
+            (receipt.upto, receipt.missing, receipt.refused),
+            (3, vec![], vec![Refused(2, "bad_time".into())])
+        );
+    }
+
+    #[test]
+    fn more_holes_than_a_receipt_can_name_are_named_later() {
+        let mut state = EpochState::default();
+        for n in 0..200 {
+            state.add(2 * n + 2);
+        }
+        let receipt = state.receipt(A);
+        assert_eq!(receipt.missing.len(), RECEIPT_MISSING_MAX);
+        for sequence in 1..=receipt.upto {
+            assert_eq!(receipt.covers(sequence), state.has(sequence), "{sequence}");
+        }
+    }
+
+    #[test]
+    fn records_round_trip() {
+        let stored = HubRecord::Stored(StoredFile {
+            sha256: Sha256Hash::of(b"x"),
+            bytes: 7,
+            box_id: box_id(),
+            clip: Uuid::from_u128(5),
+            received: Time::UNIX_EPOCH,
+        });
+        for record in [status(A, 1, 1), stored] {
+            assert_eq!(decode_record(&encode_record(&record)).unwrap(), record);
+        }
+        for bad in [&b""[..], b"\x01", b"\x02E", b"\x01Z", b"\x01E"] {
+            assert!(decode_record(bad).is_err());
+        }
+    }
 }

@@ -152,7 +152,12 @@ impl LinkSender {
         self.requests.send(Request::Ack(ack)).await.map_err(|_| LinkClosed)
     }
 
-    /// As the async ones, from a thread.
+    /// As [`LinkSender::publish`], from a thread.
+    pub fn publish_blocking(&self, message: OutMessage) -> Result<(), LinkClosed> {
+        self.requests.blocking_send(Request::Publish(message)).map_err(|_| LinkClosed)
+    }
+
+    /// As [`LinkSender::ack`], from a thread.
     pub fn ack_blocking(&self, ack: Ack) -> Result<(), LinkClosed> {
         self.requests.blocking_send(Request::Ack(ack)).map_err(|_| LinkClosed)
     }

@@ -1,0 +1,507 @@
+//! From MQTT to the truth to the index, and receipts back.
+//!
+//! Owns the order of things: a message is acknowledged and receipted after its events are durable in the
+//! truth, never before. May not answer questions (search does) nor decide what is new (the truth does).
+//!
+//! Two threads: *ingest* commits what waits as one group, then acknowledges and receipts; *indexer* brings the
+//! catalog up to the truth, at the start from the journal and then batch by batch.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc as std_mpsc};
+use std::time::{Duration, Instant};
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry as Metrics};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::catalog::Catalog;
+use super::truth::{HubRecord, JournalTruth, Outcome, StoredFile, Truth, TruthItem, read_from};
+use crate::limits::{BATCH_EVENTS_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX, INGEST_QUEUE_MAX};
+use crate::model::{BoxId, DeviceId, Epoch, Time};
+use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
+use crate::wire::{self, Command, Decoded, Refusal, RefusalReason, Topic, TopicKind};
+
+/// Answers whether a box may speak for a device.
+pub type SpeaksFor = Arc<dyn Fn(&BoxId, &DeviceId, Time) -> bool + Send + Sync>;
+
+/// What waits for the ingest thread.
+enum Work {
+    Message(Message),
+    Stored { file: StoredFile, done: oneshot::Sender<Result<u64, IngestError>> },
+}
+
+/// Why something could not be made durable.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IngestError {
+    #[error("the hub's journal can't be written: {0}")]
+    Journal(String),
+    #[error("the hub is stopping")]
+    Stopping,
+}
+
+/// A handle for those who put things into the truth beside MQTT. Clones share it.
+#[derive(Clone)]
+pub struct TruthHandle {
+    work: mpsc::Sender<Work>,
+}
+
+impl TruthHandle {
+    /// Notes an upload whose file is durable. When this returns, the note is durable too.
+    pub async fn append_stored(&self, file: StoredFile) -> Result<u64, IngestError> {
+        let (done, answer) = oneshot::channel();
+        self.work.send(Work::Stored { file, done }).await.map_err(|_| IngestError::Stopping)?;
+        answer.await.map_err(|_| IngestError::Stopping)?
+    }
+}
+
+/// What the rest of the hub may know about ingest.
+#[derive(Default)]
+pub struct IngestState {
+    /// The link to the broker is up.
+    pub link_up: AtomicBool,
+    /// Position of the next record of the truth.
+    pub durable: AtomicU64,
+    /// Position of the next record that the index lacks.
+    pub indexed: AtomicU64,
+    /// Boxes as their status topic says.
+    online: Mutex<HashMap<BoxId, bool>>,
+}
+
+impl IngestState {
+    /// Whether the box is connected to the broker; None if it never said.
+    pub fn online(&self, box_id: &BoxId) -> Option<bool> {
+        self.online.lock().expect("no panic holds it").get(box_id).copied()
+    }
+
+    /// The index has all that the truth has.
+    pub fn is_caught_up(&self) -> bool {
+        self.indexed.load(Ordering::Acquire) >= self.durable.load(Ordering::Acquire)
+    }
+}
+
+struct Counters {
+    events: IntCounter,
+    duplicates: IntCounter,
+    conflicts: IntCounter,
+    refused: IntCounterVec,
+    commits: IntCounter,
+    commit_seconds: Histogram,
+    receipts: IntCounter,
+    index_failures: IntCounter,
+}
+
+impl Counters {
+    fn register(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("camnet_hub_ingest_{name}"), help)?;
+            metrics.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
+        let opts = Opts::new("camnet_hub_ingest_refused_total", "Events that were set aside, by reason");
+        let refused = IntCounterVec::new(opts, &["reason"])?;
+        metrics.register(Box::new(refused.clone()))?;
+        let opts =
+            HistogramOpts::new("camnet_hub_ingest_commit_seconds", "From decoding to durable, per group");
+        let commit_seconds =
+            Histogram::with_opts(opts.buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?))?;
+        metrics.register(Box::new(commit_seconds.clone()))?;
+        Ok(Self {
+            events: counter("events_total", "New events made durable")?,
+            duplicates: counter("duplicates_total", "Events that were known already")?,
+            conflicts: counter("conflicts_total", "Events whose place was taken by another id")?,
+            refused,
+            commits: counter("commits_total", "Groups made durable")?,
+            commit_seconds,
+            receipts: counter("receipts_total", "Receipts handed to the broker")?,
+            index_failures: counter("index_failures_total", "Batches that the index could not take at once")?,
+        })
+    }
+}
+
+/// Ingest, running.
+pub struct Ingest {
+    pub handle: TruthHandle,
+    pub state: Arc<IngestState>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+/// Starts both threads and returns when the index has caught up with the journal.
+pub fn start(
+    truth: JournalTruth,
+    catalog: Arc<dyn Catalog>,
+    speaks_for: SpeaksFor,
+    link: LinkSender,
+    metrics: &Metrics,
+) -> anyhow::Result<Ingest> {
+    let state = Arc::new(IngestState::default());
+    state.durable.store(truth.next(), Ordering::Release);
+    let counters = Arc::new(Counters::register(metrics)?);
+    let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
+    let mut indexer =
+        Indexer { journal_dir: truth.dir(), catalog, state: state.clone(), counters: counters.clone() };
+    indexer.catch_up(truth.next())?;
+    let index_thread =
+        std::thread::Builder::new().name("indexer".into()).spawn(move || indexer.run(batch_queue))?;
+    let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
+    let worker = Worker {
+        truth,
+        speaks_for,
+        link,
+        batches,
+        state: state.clone(),
+        counters,
+        asked_for_epoch: HashMap::new(),
+    };
+    let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
+    Ok(Ingest { handle: TruthHandle { work }, state, threads: vec![ingest_thread, index_thread] })
+}
+
+/// Batches that wait for the index before ingest waits too.
+const INDEX_BATCHES_MAX: usize = 64;
+
+impl Ingest {
+    /// Takes what the MQTT link brings until the link ends.
+    pub async fn serve_link(&self, mut events: mpsc::Receiver<LinkEvent>) {
+        while let Some(event) = events.recv().await {
+            match event {
+                LinkEvent::Up { connection } => {
+                    tracing::info!(connection, "mqtt link is up");
+                    self.state.link_up.store(true, Ordering::Release);
+                }
+                LinkEvent::Down { .. } => self.state.link_up.store(false, Ordering::Release),
+                LinkEvent::Published { .. } => {}
+                LinkEvent::Message(message) => {
+                    if self.handle.work.send(Work::Message(message)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets go of the queue and waits until both threads have finished what they had. Other clones of the
+    /// handle must be gone, or this waits for them.
+    pub fn stop(self) {
+        drop(self.handle);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an ingest thread panicked");
+            }
+        }
+    }
+}
+
+/// The ingest thread.
+struct Worker {
+    truth: JournalTruth,
+    speaks_for: SpeaksFor,
+    link: LinkSender,
+    batches: std_mpsc::SyncSender<Batch>,
+    state: Arc<IngestState>,
+    counters: Arc<Counters>,
+    asked_for_epoch: HashMap<(BoxId, Epoch), Instant>,
+}
+
+type Batch = (u64, Vec<HubRecord>);
+
+/// What one group brings, before it is durable.
+#[derive(Default)]
+struct Group {
+    records: Vec<HubRecord>,
+    touched: BTreeSet<(BoxId, Epoch)>,
+    /// Place of each record, where it has one.
+    places: Vec<Option<(BoxId, Epoch)>>,
+    acks: Vec<Ack>,
+    stored: Vec<(usize, oneshot::Sender<Result<u64, IngestError>>)>,
+}
+
+impl Worker {
+    fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+        while let Some(first) = queue.blocking_recv() {
+            let started = Instant::now();
+            let mut group = Group::default();
+            self.take(first, &mut group);
+            while group.records.len() < COMMIT_EVENTS_MAX
+                && let Ok(work) = queue.try_recv()
+            {
+                self.take(work, &mut group);
+            }
+            self.commit(group);
+            self.counters.commit_seconds.observe(started.elapsed().as_secs_f64());
+        }
+    }
+
+    fn take(&self, work: Work, group: &mut Group) {
+        match work {
+            Work::Stored { file, done } => {
+                group.stored.push((group.records.len(), done));
+                group.push(HubRecord::Stored(file), None);
+            }
+            Work::Message(message) => {
+                self.take_message(&message, group);
+                group.acks.push(message.ack);
+            }
+        }
+    }
+
+    fn take_message(&self, message: &Message, group: &mut Group) {
+        let topic = match message.topic.parse::<Topic>() {
+            Ok(topic) => topic,
+            Err(reason) => {
+                // The broker's ACL lets nothing else in; there is no box to set it aside for.
+                tracing::warn!(reason, "message on an unexpected topic dropped");
+                return;
+            }
+        };
+        match topic.kind {
+            TopicKind::Event => self.take_events(&topic.box_id, message, group),
+            TopicKind::Status => self.note_status(topic.box_id, &message.payload),
+            _ => {}
+        }
+    }
+
+    fn note_status(&self, box_id: BoxId, payload: &[u8]) {
+        let body: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
+        let Some(online) = body["online"].as_bool() else { return };
+        tracing::info!(%box_id, online, "box status");
+        self.state.online.lock().expect("no panic holds it").insert(box_id, online);
+    }
+
+    fn take_events(&self, box_id: &BoxId, message: &Message, group: &mut Group) {
+        let received = Time::now();
+        for decoded in wire::decode(box_id, &message.payload) {
+            let refusal = match decoded {
+                Decoded::Event { event, json } => {
+                    let device = event.source.device.as_ref();
+                    let is_known = device.is_none_or(|device| (self.speaks_for)(box_id, device, received));
+                    if is_known {
+                        let place = (box_id.clone(), event.epoch);
+                        let record =
+                            HubRecord::Event { box_id: box_id.clone(), received, conflict: false, json };
+                        group.push(record, Some(place));
+                        continue;
+                    }
+                    let device = device.map(DeviceId::as_str).unwrap_or_default();
+                    Refusal {
+                        reason: RefusalReason::NotAllowed,
+                        detail: format!(
+                            "the registry has no device {device} on box {box_id}; add it to the registry file"
+                        ),
+                        epoch: Some(event.epoch),
+                        sequence: Some(event.sequence),
+                        body: json,
+                    }
+                }
+                Decoded::Refused(refusal) => refusal,
+            };
+            self.refuse(box_id, received, refusal, message, group);
+        }
+    }
+
+    /// Sets something aside. A body that can't be read still has its place in the message's properties.
+    fn refuse(&self, box_id: &BoxId, received: Time, refusal: Refusal, message: &Message, group: &mut Group) {
+        tracing::warn!(%box_id, reason = refusal.reason.as_str(), detail = refusal.detail, "event set aside");
+        let places: Vec<(Option<Epoch>, Option<u64>)> = match (refusal.epoch, refusal.sequence) {
+            (Some(epoch), Some(sequence)) => vec![(Some(epoch), Some(sequence))],
+            _ => match places_of(message) {
+                Some((epoch, first, last)) => (first..=last).map(|s| (Some(epoch), Some(s))).collect(),
+                None => vec![(None, None)],
+            },
+        };
+        for (n, (epoch, sequence)) in places.into_iter().enumerate() {
+            self.counters.refused.with_label_values(&[refusal.reason.as_str()]).inc();
+            let mut body = if n == 0 { refusal.body.clone() } else { Vec::new() };
+            body.truncate(EVENT_BYTES_MAX);
+            let record = HubRecord::Refused {
+                box_id: box_id.clone(),
+                received,
+                reason: refusal.reason.as_str().to_owned(),
+                detail: refusal.detail.clone(),
+                epoch,
+                sequence,
+                body,
+            };
+            group.push(record, epoch.map(|epoch| (box_id.clone(), epoch)));
+        }
+    }
+
+    /// Makes the group durable, then says so. If that fails nothing is said: the boxes send again.
+    fn commit(&mut self, group: Group) {
+        let places = group.places;
+        let appended = match self.truth.append(group.records) {
+            Ok(appended) => appended,
+            Err(error) => {
+                tracing::error!(%error, "the hub's journal can't be written; nothing is acknowledged");
+                let error = IngestError::Journal(error.to_string());
+                for (_, done) in group.stored {
+                    let _ = done.send(Err(error.clone()));
+                }
+                std::thread::sleep(Duration::from_millis(200));
+                return;
+            }
+        };
+        self.counters.commits.inc();
+        self.count(&appended.outcomes, &appended.written);
+        self.state.durable.store(appended.first + appended.written.len() as u64, Ordering::Release);
+        for ack in group.acks {
+            let _ = self.link.ack_blocking(ack);
+        }
+        for (_, done) in group.stored {
+            let _ = done.send(Ok(appended.first));
+        }
+        for (box_id, epoch) in &group.touched {
+            self.send_receipt(box_id, *epoch);
+        }
+        self.ask_for_new_epochs(&places, &appended.outcomes);
+        if self.batches.send((appended.first, appended.written)).is_err() {
+            tracing::error!("the indexer has ended");
+        }
+    }
+
+    fn count(&self, outcomes: &[Outcome], written: &[HubRecord]) {
+        let of = |outcome| outcomes.iter().filter(|&&o| o == outcome).count() as u64;
+        let events = written.iter().filter(|r| matches!(r, HubRecord::Event { .. })).count() as u64;
+        self.counters.events.inc_by(events);
+        self.counters.duplicates.inc_by(of(Outcome::Duplicate));
+        self.counters.conflicts.inc_by(of(Outcome::Conflict));
+    }
+
+    fn send_receipt(&self, box_id: &BoxId, epoch: Epoch) {
+        let Some(receipt) = self.truth.receipt(box_id, epoch) else { return };
+        self.counters.receipts.inc();
+        self.publish(box_id, TopicKind::Receipt, receipt.to_json());
+    }
+
+    /// Two boxes with one name, or a box restored from an old image: each must go on under an epoch of its own.
+    fn ask_for_new_epochs(&mut self, places: &[Option<(BoxId, Epoch)>], outcomes: &[Outcome]) {
+        let conflicts = places.iter().zip(outcomes).filter(|(_, outcome)| **outcome == Outcome::Conflict);
+        let epochs: BTreeSet<(BoxId, Epoch)> = conflicts.filter_map(|(place, _)| place.clone()).collect();
+        self.asked_for_epoch.retain(|_, asked| asked.elapsed() < Duration::from_secs(60));
+        for (box_id, epoch) in epochs {
+            if self.asked_for_epoch.insert((box_id.clone(), epoch), Instant::now()).is_some() {
+                continue;
+            }
+            tracing::warn!(%box_id, %epoch, "two events with one place: the box is asked for a new epoch");
+            let reason = "another event with the same epoch and sequence was received".to_owned();
+            let command = Command::NewEpoch { correlation: Uuid::now_v7().to_string(), epoch, reason };
+            self.publish(&box_id, TopicKind::Command, command.to_json());
+        }
+    }
+
+    fn publish(&self, box_id: &BoxId, kind: TopicKind, payload: Vec<u8>) {
+        let message = OutMessage {
+            topic: Topic::new(box_id, kind).to_string(),
+            payload,
+            content_type: Some("application/json"),
+            user_properties: Vec::new(),
+            retain: false,
+            token: 0,
+        };
+        // A receipt that is lost is sent again when the box sends again.
+        let _ = self.link.publish_blocking(message);
+    }
+}
+
+impl Group {
+    fn push(&mut self, record: HubRecord, place: Option<(BoxId, Epoch)>) {
+        self.touched.extend(place.clone());
+        self.records.push(record);
+        self.places.push(place);
+    }
+}
+
+/// Epoch and range of sequences from the message's user properties.
+fn places_of(message: &Message) -> Option<(Epoch, u64, u64)> {
+    let property =
+        |name: &str| message.user_properties.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
+    let epoch = property(wire::PROPERTY_EPOCH)?.parse().ok()?;
+    let (first, last) = property(wire::PROPERTY_SEQUENCES)?.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let is_sane = first >= 1 && last >= first && last - first < BATCH_EVENTS_MAX as u64;
+    is_sane.then_some((epoch, first, last))
+}
+
+/// The indexer thread: the catalog follows the truth.
+struct Indexer {
+    journal_dir: PathBuf,
+    catalog: Arc<dyn Catalog>,
+    state: Arc<IngestState>,
+    counters: Arc<Counters>,
+}
+
+impl Indexer {
+    fn run(mut self, batches: std_mpsc::Receiver<Batch>) {
+        while let Ok((first, records)) = batches.recv() {
+            let upto = first + records.len() as u64;
+            if self.catalog.applied() == first && self.catalog.apply(first, &records).is_ok() {
+                self.state.indexed.store(upto, Ordering::Release);
+                continue;
+            }
+            self.counters.index_failures.inc();
+            if let Err(error) = self.catch_up(upto) {
+                tracing::error!(%error, "the index lags behind; it goes on with the next events");
+            }
+        }
+    }
+
+    /// Applies what the catalog lacks, from the journal.
+    fn catch_up(&mut self, upto: u64) -> anyhow::Result<()> {
+        let mut from = self.catalog.applied();
+        if from < upto {
+            tracing::info!(from, upto, "the index catches up with the journal");
+        }
+        let mut records = Vec::new();
+        let mut reader = read_from(&self.journal_dir, from)?;
+        while from + (records.len() as u64) < upto {
+            match reader.next().transpose()? {
+                Some(TruthItem::Record { position, record }) => {
+                    anyhow::ensure!(
+                        position == from + records.len() as u64,
+                        "record {position} out of order"
+                    );
+                    records.push(record);
+                }
+                Some(TruthItem::Damage(damage)) => {
+                    tracing::error!(%damage, "the index goes on without these records");
+                    let lost =
+                        damage.first_lost.max(from + records.len() as u64)..=damage.last_lost.min(upto - 1);
+                    records.extend(lost.map(|_| lost_record()));
+                }
+                Some(TruthItem::Unreadable { position, why }) => {
+                    tracing::error!(position, why, "the index goes on without this record");
+                    records.push(lost_record());
+                }
+                None => anyhow::bail!("the journal ends at record {}", from + records.len() as u64),
+            }
+            if records.len() >= COMMIT_EVENTS_MAX {
+                self.apply(&mut from, &mut records)?;
+            }
+        }
+        self.apply(&mut from, &mut records)
+    }
+
+    fn apply(&mut self, from: &mut u64, records: &mut Vec<HubRecord>) -> anyhow::Result<()> {
+        if !records.is_empty() {
+            self.catalog.apply(*from, records)?;
+            *from += records.len() as u64;
+            records.clear();
+        }
+        self.state.indexed.store(*from, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Stands in the index for a record that can't be read, so that positions stay in step and the loss shows.
+fn lost_record() -> HubRecord {
+    HubRecord::Refused {
+        box_id: BoxId::new("unknown").expect("a good id"),
+        received: Time::UNIX_EPOCH,
+        reason: "damaged".into(),
+        detail: "the hub's journal is damaged here".into(),
+        epoch: None,
+        sequence: None,
+        body: b"-".to_vec(),
+    }
+}

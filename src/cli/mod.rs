@@ -1,1 +1,172 @@
-//! Commands and their output. Holds no logic.
+//! Commands and their output.
+//!
+//! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
+
+mod search;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Event ingestion for community camera networks.
+#[derive(Debug, Parser)]
+#[command(name = "camnet", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The agent on a box: cameras and lamp cabinets in, events and clips out.
+    #[cfg(feature = "edge")]
+    Edge(EdgeArgs),
+    /// The ingest daemon: takes what the boxes hand over, and answers those who may ask.
+    #[cfg(feature = "hub")]
+    Hub(HubArgs),
+    /// Find footage by time and place.
+    Search(search::SearchArgs),
+    /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
+    #[cfg(feature = "demo")]
+    Demo(crate::demo::DemoArgs),
+}
+
+/// Which configuration file, and whether only to check it.
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file (TOML).
+    #[arg(long)]
+    config: PathBuf,
+    /// Only read and check the file, then exit.
+    #[arg(long)]
+    check: bool,
+}
+
+#[cfg(feature = "edge")]
+#[derive(Debug, Args)]
+struct EdgeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+#[cfg(feature = "hub")]
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct HubArgs {
+    #[command(subcommand)]
+    command: Option<HubCommand>,
+    #[command(flatten)]
+    config: Option<ConfigArgs>,
+}
+
+#[cfg(feature = "hub")]
+#[derive(Debug, Subcommand)]
+enum HubCommand {
+    /// Make the CA, the hub's certificates, an example configuration and registry in a new folder.
+    Init {
+        #[arg(long)]
+        dir: PathBuf,
+        /// Host names and addresses under which boxes reach the hub; loopback is always among them.
+        #[arg(long = "name")]
+        names: Vec<String>,
+        /// Also make a client certificate for this box; may be given several times.
+        #[arg(long = "box")]
+        boxes: Vec<crate::model::BoxId>,
+    },
+    /// Rebuild the index from the journal; the hub must not be running.
+    Reindex {
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command until it is done or a signal ends it.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        #[cfg(feature = "edge")]
+        Command::Edge(args) => {
+            start_logging();
+            let config = crate::edge::config::EdgeConfig::load(&args.config.config)?;
+            if args.config.check {
+                println!("{}: good; box {}", args.config.config.display(), config.box_id);
+                return Ok(());
+            }
+            let edge = crate::edge::Edge::build(config)?;
+            edge.run(until_signal()).await
+        }
+        #[cfg(feature = "hub")]
+        Command::Hub(HubArgs { command: None, config }) => {
+            start_logging();
+            let args = config.expect("clap asks for it where there is no subcommand");
+            let config = crate::hub::config::HubConfig::load(&args.config)?;
+            if args.check {
+                crate::hub::registry::RegistryFile::load(&config.registry)?;
+                println!("{}: good; registry {}", args.config.display(), config.registry.display());
+                return Ok(());
+            }
+            let hub = crate::hub::Hub::build(config).await?;
+            hub.run(until_signal()).await
+        }
+        #[cfg(feature = "hub")]
+        Command::Hub(HubArgs { command: Some(HubCommand::Init { dir, names, boxes }), .. }) => {
+            crate::hub::init(&dir, &names, &boxes)
+        }
+        #[cfg(feature = "hub")]
+        Command::Hub(HubArgs { command: Some(HubCommand::Reindex { config }), .. }) => {
+            start_logging();
+            let config = crate::hub::config::HubConfig::load(&config)?;
+            let records = tokio::task::spawn_blocking(move || crate::hub::reindex(&config)).await??;
+            println!("index rebuilt from {records} records");
+            Ok(())
+        }
+        Command::Search(args) => search::run(args).await,
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => crate::demo::run(args, until_signal()).await,
+    }
+}
+
+/// Logs go to standard error: text on a terminal, JSON otherwise. `CAMNET_LOG` sets the level, for instance
+/// `debug` or `camnet::edge=debug,info`.
+#[cfg(any(feature = "edge", feature = "hub"))]
+fn start_logging() {
+    use std::io::IsTerminal;
+    let is_terminal = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(std::io::stderr);
+    // It fails only where logging was set up before.
+    let _ = if is_terminal { builder.try_init() } else { builder.json().try_init() };
+}
+
+/// What is logged: `CAMNET_LOG`, or our own at info and the libraries' at warn.
+pub fn log_filter() -> EnvFilter {
+    EnvFilter::try_from_env("CAMNET_LOG").unwrap_or_else(|_| EnvFilter::new("warn,camnet=info"))
+}
+
+/// A token that the first SIGINT or SIGTERM cancels; the second one ends the process at once.
+#[cfg(any(feature = "edge", feature = "hub"))]
+fn until_signal() -> CancellationToken {
+    use tokio::signal::unix::{SignalKind, signal};
+    let shutdown = CancellationToken::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            tracing::error!("signals can't be caught; only SIGKILL stops this process");
+            return;
+        };
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if is_first {
+                tracing::info!("stopping; another signal stops at once");
+                token.cancel();
+            }
+        }
+        std::process::exit(130);
+    });
+    shutdown
+}

@@ -1,14 +1,24 @@
 //! The box's configuration file: one TOML, every key typed, a typo stops the start.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BoxId, DeviceId};
 
-/// `config/edge.toml`.
+/// What is wrong with a configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: can't be read")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("{path}: {what}")]
+    Content { path: PathBuf, what: String },
+}
+
+/// `config/edge.toml`. Relative paths are relative to the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeConfig {
@@ -24,9 +34,60 @@ pub struct EdgeConfig {
     pub cameras: Vec<CameraConfig>,
     #[serde(default, rename = "lamp")]
     pub lamps: Vec<LampConfig>,
-    /// Address for this box's own `/metrics`; loopback only. Absent: none.
+    /// File for this box's own metrics, rewritten every 15 s, for the textfile collector of Prometheus' node
+    /// exporter. Absent: none.
     #[serde(default)]
-    pub metrics_listen: Option<SocketAddr>,
+    pub metrics_file: Option<PathBuf>,
+}
+
+impl EdgeConfig {
+    /// Reads the file and checks it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        config.check().map_err(|what| ConfigError::Content { path: path.to_owned(), what })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for file in config.paths_mut() {
+            *file = folder.join(&file);
+        }
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let mut ids: Vec<&DeviceId> =
+            self.cameras.iter().map(|c| &c.id).chain(self.lamps.iter().map(|l| &l.id)).collect();
+        ids.sort();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(format!("device {} stands twice in the file", pair[0]));
+        }
+        for camera in &self.cameras {
+            let url = url::Url::parse(&camera.url).map_err(|e| format!("camera {}: url: {e}", camera.id))?;
+            if url.scheme() != "rtsp" {
+                return Err(format!("camera {}: url must begin with rtsp://", camera.id));
+            }
+            if url.password().is_some() || !url.username().is_empty() {
+                let what = "take user and password out of the url: use `user` and `password_file`";
+                return Err(format!("camera {}: {what}", camera.id));
+            }
+            if camera.user.is_some() != camera.password_file.is_some() {
+                return Err(format!("camera {}: `user` and `password_file` go together", camera.id));
+            }
+            if !(0.0..1.0).contains(&camera.motion.start_score) {
+                return Err(format!("camera {}: motion.start_score must lie between 0 and 1", camera.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let HubLink { ca, certificate, key, .. } = &mut self.hub;
+        let mut paths = vec![&mut self.data_dir, ca, certificate, key];
+        paths.extend(self.metrics_file.as_mut());
+        paths.extend(self.cameras.iter_mut().filter_map(|camera| camera.password_file.as_mut()));
+        paths
+    }
 }
 
 /// How the box reaches the hub. The box connects out; the hub never connects to a box.

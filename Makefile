@@ -1,0 +1,46 @@
+# demo    a small ward on this machine, in your browser
+# test    every test, against the real parts
+# check   format, lints, docs, each feature set alone, what each build must not contain
+# bench   measures; figures go to target/bench.jsonl
+# deny    licences, advisories and sources of the dependencies
+SHELL := /bin/bash
+CARGO := PATH="$$HOME/.cargo/bin:$$PATH" cargo
+CONSOLE := src/hub/console
+CONSOLE_SOURCES := $(shell find $(CONSOLE) -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+
+VIDEO ?=
+RTSP ?=
+ARGS ?=
+
+.PHONY: demo test check bench deny deps deps-test console build
+
+demo: deps console
+	$(CARGO) build --locked
+	target/debug/camnet demo $(foreach v,$(VIDEO),--video "$(v)") $(foreach r,$(RTSP),--rtsp "$(r)") $(ARGS)
+
+test: deps-test console
+	cd $(CONSOLE) && npm run check
+	$(CARGO) test --locked
+
+check: deps-test console
+	.ci/check
+
+bench: deps-test console
+	$(CARGO) bench --locked --bench figures
+
+deny:
+	.ci/deny
+
+build: deps console
+	$(CARGO) build --release --locked
+
+deps:
+	@deploy/install-deps.sh build
+
+deps-test:
+	@deploy/install-deps.sh test
+
+console: $(CONSOLE)/dist/index.html
+
+$(CONSOLE)/dist/index.html: $(CONSOLE_SOURCES)
+	cd $(CONSOLE) && npm ci --no-audit --no-fund && npm run build

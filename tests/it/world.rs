@@ -1,0 +1,250 @@
+//! What every test needs: a folder, processes that end with the test, and waiting on a condition.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub fn camnet() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_camnet"))
+}
+
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Real footage, beside the checkout.
+pub fn video(name: &str) -> PathBuf {
+    let path = root().join("../shared/videos").join(name);
+    assert!(path.exists(), "{} is missing: the tests need ../shared/videos", path.display());
+    path
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process of this test; it is killed when the test is done with it. Its standard error goes to a file.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn start(dir: &Path, name: &str, command: &mut Command) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} can't start: {error}"));
+        Self { name: name.to_owned(), child, log }
+    }
+
+    /// SIGKILL: no last word, no flush.
+    pub fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, then waits for a clean end.
+    pub fn stop(mut self) {
+        signal(self.child.id(), "TERM");
+        let status = self.wait_exit(Duration::from_secs(40));
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.log());
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    pub fn wait_exit(&mut self, within: Duration) -> std::process::ExitStatus {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} did not end:\n{}", self.name, self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of {}:\n{}", self.name, self.log());
+        }
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// Asks again until there is an answer, at most `within`.
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    within: Duration,
+    mut ask: impl FnMut() -> F,
+) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited {within:?} in vain for: {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Runs a command to its end; its output if it succeeded.
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{text}\n{errors}", output.status);
+    text
+}
+
+/// A hub's folder: certificates and configuration by `camnet hub init`, ports of its own.
+pub struct HubWorld {
+    pub dir: PathBuf,
+    pub officers: u16,
+    pub boxes: u16,
+    pub mqtt: u16,
+    client: reqwest::Client,
+}
+
+impl HubWorld {
+    /// Makes the folder for a hub with its embedded broker.
+    pub fn new(dir: &Path, boxes: &[&str]) -> Self {
+        camnet::tls::install_crypto();
+        let mut init = camnet();
+        init.args(["hub", "init", "--dir"]).arg(dir);
+        for id in boxes {
+            init.args(["--box", id]);
+        }
+        run(&mut init);
+        let world = Self {
+            dir: dir.to_owned(),
+            officers: free_port(),
+            boxes: free_port(),
+            mqtt: free_port(),
+            client: reqwest::Client::new(),
+        };
+        world.write_config(&format!(
+            "[broker.embedded]\nlisten = \"127.0.0.1:{}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n\
+             client_certificate = \"camnet-hub.pem\"\nclient_key = \"camnet-hub.key\"\n",
+            world.mqtt
+        ));
+        world
+    }
+
+    /// Uses a broker that stands elsewhere on this machine.
+    pub fn with_external_broker(self) -> Self {
+        self.write_config(&format!(
+            "[broker.external]\naddress = \"127.0.0.1:{}\"\nca = \"ca.pem\"\n\
+             client_certificate = \"camnet-hub.pem\"\nclient_key = \"camnet-hub.key\"\n",
+            self.mqtt
+        ));
+        self
+    }
+
+    fn write_config(&self, broker: &str) {
+        let text = format!(
+            "data_dir = \"data\"\nregistry = \"ward.toml\"\n[officers]\nlisten = \"127.0.0.1:{}\"\n\
+             [boxes]\nlisten = \"127.0.0.1:{}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n{broker}",
+            self.officers, self.boxes
+        );
+        std::fs::write(self.dir.join("hub.toml"), text).unwrap();
+    }
+
+    /// Starts the hub and waits until it is ready.
+    pub async fn start(&self) -> Process {
+        let process =
+            Process::start(&self.dir, "hub", camnet().args(["hub", "--config"]).arg(self.dir.join("hub.toml")));
+        self.ready().await;
+        process
+    }
+
+    pub async fn ready(&self) {
+        let url = self.url("/readyz");
+        wait_for("the hub to be ready", Duration::from_secs(60), || async {
+            let response = self.client.get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.officers)
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let response = self.client.get(self.url(path)).send().await.unwrap();
+        let status = response.status();
+        let text = response.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    pub async fn bytes(&self, path: &str) -> Vec<u8> {
+        let response = self.client.get(self.url(path)).send().await.unwrap();
+        assert!(response.status().is_success(), "{path}: {}", response.status());
+        response.bytes().await.unwrap().to_vec()
+    }
+
+    /// Every page of a list.
+    pub async fn all(&self, path: &str, list: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut page = String::new();
+        for _ in 0..1000 {
+            let answer = self.get(&format!("{path}{page}")).await;
+            items.extend(answer[list].as_array().unwrap().iter().cloned());
+            match answer["next"].as_str() {
+                Some(token) => page = format!("&page={token}"),
+                None => return items,
+            }
+        }
+        panic!("{path} never ends");
+    }
+
+    /// Writes a box's configuration: `devices` is TOML with its cameras and lamps.
+    pub fn box_config(&self, id: &str, devices: &str) -> PathBuf {
+        let text = format!(
+            "box = \"{id}\"\ndata_dir = \"{id}\"\n[hub]\nmqtt = \"127.0.0.1:{}\"\nurl = \"https://127.0.0.1:{}\"\n\
+             ca = \"ca.pem\"\ncertificate = \"{id}.pem\"\nkey = \"{id}.key\"\n{devices}",
+            self.mqtt, self.boxes
+        );
+        let path = self.dir.join(format!("{id}.toml"));
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn start_box(&self, id: &str) -> Process {
+        let config = self.dir.join(format!("{id}.toml"));
+        Process::start(&self.dir, id, camnet().args(["edge", "--config"]).arg(config))
+    }
+}

@@ -9,4 +9,6 @@
 //! Owns what happens on the box. May not know the hub's insides: it meets the hub on the wire only.
 
 pub mod config;
+pub mod fmp4;
 pub mod outbox;
+pub mod ring;

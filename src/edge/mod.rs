@@ -8,7 +8,9 @@
 //!
 //! Owns what happens on the box. May not know the hub's insides: it meets the hub on the wire only.
 
+pub mod clock;
 pub mod config;
+pub mod coverage;
 pub mod fmp4;
 pub mod outbox;
 pub mod ring;

@@ -80,6 +80,8 @@ pub const RING_JOURNAL_SEGMENT_BYTES_MAX: u64 = 1 << 20;
 /// A recorded run ends after this long and the next goes on at once: bounds the drift of its clock
 /// and the tree of its hashes.
 pub const RUN_MAX: Duration = Duration::from_secs(3600);
+/// Reports of one camera that wait for the outbox.
+pub const EVENTS_QUEUE_MAX: usize = 256;
 /// Access units that wait for the recorder; a full queue slows the camera's connection down.
 pub const RECORD_QUEUE_MAX: usize = 512;
 /// Between two pictures of one run; longer is a gap.

@@ -9,4 +9,6 @@
 //! Owns what happens on the box. May not know the hub's insides: it meets the hub on the wire only.
 
 pub mod config;
+pub mod lamp;
+pub mod motion;
 pub mod outbox;

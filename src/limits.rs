@@ -55,6 +55,15 @@ pub const OUTBOX_QUEUE_MAX: usize = 1024;
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).
 pub const MOTION_QUEUE_MAX: usize = 64;
+/// The decoder is stalled when this many access units went in since the last picture came out.
+/// Above [`MOTION_QUEUE_MAX`] and the 16 pictures that H.264 may hold back to reorder them.
+pub const DECODER_PENDING_FRAMES_MAX: u64 = 100;
+/// It is also stalled when nothing came out for this long while more than
+/// [`DECODER_SILENT_FRAMES_MIN`] access units went in.
+pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
+pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
+/// Longest that making one still may take.
+pub const STILL_MAX: Duration = Duration::from_secs(20);
 /// Largest access unit taken from a camera.
 pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 /// Longest fragment: a camera with very rare key frames is cut here all the same.

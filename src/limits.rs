@@ -61,6 +61,15 @@ pub const UPLINK_WINDOW_EVENTS: usize = 2000;
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).
 pub const MOTION_QUEUE_MAX: usize = 64;
+/// The decoder is stalled when this many access units went in since the last picture came out.
+/// Above [`MOTION_QUEUE_MAX`] and the 16 pictures that H.264 may hold back to reorder them.
+pub const DECODER_PENDING_FRAMES_MAX: u64 = 100;
+/// It is also stalled when nothing came out for this long while more than
+/// [`DECODER_SILENT_FRAMES_MIN`] access units went in.
+pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
+pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
+/// Longest that making one still may take.
+pub const STILL_MAX: Duration = Duration::from_secs(20);
 /// Largest access unit taken from a camera.
 pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 /// Longest fragment: a camera with very rare key frames is cut here all the same.
@@ -71,6 +80,42 @@ pub const CLIP_SECONDS_MAX: u64 = 120;
 pub const UPLOAD_QUEUE_MAX: usize = 4096;
 /// Bytes per upload request.
 pub const UPLOAD_PART_BYTES_MAX: usize = 4 << 20;
+
+/// Largest fragment; a camera that fills it between two key frames is cut there all the same.
+pub const FRAGMENT_BYTES_MAX: usize = 64 << 20;
+/// The ring is made durable at least this often while it records. A power cut can lose the pictures
+/// since then and the fragment that was still being gathered; both are reported as a gap.
+pub const RING_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// After the ring could not be written it is tried again this often.
+pub const RING_RETRY: Duration = Duration::from_secs(5);
+/// Fragments that the ring knows without reading its journal.
+pub const RING_RECENT_FRAGMENTS_MAX: usize = 1024;
+/// A file of the ring's journal; small, so that it can be dropped as the ring goes round.
+pub const RING_JOURNAL_SEGMENT_BYTES_MAX: u64 = 1 << 20;
+/// A recorded run ends after this long and the next goes on at once: bounds the drift of its clock
+/// and the tree of its hashes.
+pub const RUN_MAX: Duration = Duration::from_secs(3600);
+/// Reports of one camera that wait for the outbox.
+pub const EVENTS_QUEUE_MAX: usize = 256;
+/// Access units that wait for the recorder; a full queue slows the camera's connection down.
+pub const RECORD_QUEUE_MAX: usize = 512;
+/// Between two pictures of one run; longer is a gap.
+pub const FRAME_GAP_MAX: Duration = Duration::from_secs(5);
+/// How long the first pictures of a connection wait for a sender report that gives their time.
+pub const SENDER_REPORT_WAIT: Duration = Duration::from_secs(3);
+/// A camera's clock that differs more from the box's is not used.
+pub const CAMERA_CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
+/// A run whose clock turns out to be off by more than this ends, and the next begins with a new one.
+pub const RUN_CLOCK_SHIFT_MAX: Duration = Duration::from_millis(500);
+/// Two runs that touch within this differ only by the rounding of their clocks.
+pub const COVERAGE_SEAM_MAX: Duration = Duration::from_secs(1);
+/// An open span of coverage is reported this soon, then this often.
+pub const COVERAGE_HEARTBEAT_FIRST: Duration = Duration::from_secs(5);
+pub const COVERAGE_HEARTBEAT: Duration = Duration::from_secs(60);
+/// Spans whose reports are sent again when the box starts, in case they never got into the outbox.
+pub const COVERAGE_REPEAT_MAX: usize = 8;
+/// How long one step of opening a camera's connection may take.
+pub const CAMERA_CONNECT_MAX: Duration = Duration::from_secs(10);
 
 // --- hub ---
 /// Events in one durable commit of the hub.

@@ -142,7 +142,7 @@ fn start_sources(
         data_dir: config.data_dir.clone(),
         ring: config.ring.clone(),
         outbox: outbox.clone(),
-        metrics: camera::CameraMetrics::register(metrics)?,
+        metrics: camera::CamerasMetrics::register(metrics)?,
     };
     for camera in config.cameras.clone() {
         let (context, stop) = (context.clone(), stop.clone());

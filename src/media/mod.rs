@@ -1,1 +1,107 @@
-//! TODO
+//! Everything that GStreamer does: the motion detector's decoder, stills, and the demo's cameras.
+//!
+//! The only module that names GStreamer; its types do not leave it. May not know what the pictures
+//! are for, and may not touch the store.
+
+pub mod decode;
+#[cfg(feature = "demo")]
+pub mod rtsp_server;
+pub mod still;
+
+use gstreamer as gst;
+use gst::prelude::*;
+
+/// Why GStreamer did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    #[error("gstreamer can't start")]
+    Init(#[source] gst::glib::Error),
+    #[error("gstreamer element {element} is missing; deploy/install-deps.sh installs it")]
+    ElementMissing { element: &'static str },
+    #[error("{pipeline} pipeline: {detail}")]
+    Pipeline { pipeline: &'static str, detail: String },
+    #[error("{pipeline} pipeline gave nothing for {waited_ms} ms")]
+    Timeout { pipeline: &'static str, waited_ms: u64 },
+    #[error("{what} of {bytes} bytes is too large")]
+    TooLarge { what: &'static str, bytes: usize },
+    #[error("no picture in the clip")]
+    NoPicture,
+    #[error("the decoder has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Starts GStreamer once; every entry of this module calls it.
+fn init() -> Result<(), MediaError> {
+    gst::init().map_err(MediaError::Init)
+}
+
+/// Makes an element, naming it when it is not installed.
+fn element(name: &'static str) -> Result<gst::Element, MediaError> {
+    gst::ElementFactory::make(name).build().map_err(|_| MediaError::ElementMissing { element: name })
+}
+
+/// Adds `elements` to `pipeline` and links them in order.
+fn chain(pipeline: &gst::Pipeline, name: &'static str, elements: &[&gst::Element]) -> Result<(), MediaError> {
+    let failed = |e: gst::glib::BoolError| MediaError::Pipeline { pipeline: name, detail: e.to_string() };
+    pipeline.add_many(elements.iter().copied()).map_err(failed)?;
+    gst::Element::link_many(elements.iter().copied()).map_err(failed)
+}
+
+/// What an error message says, with the element that said it.
+fn error_detail(error: &gst::message::Error) -> String {
+    let from = error.src().map(|s| s.name().to_string()).unwrap_or_default();
+    match error.debug() {
+        Some(debug) => format!("{from}: {} ({debug})", error.error()),
+        None => format!("{from}: {}", error.error()),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Video for tests, encoded on the spot.
+
+    use bytes::Bytes;
+    use gst::prelude::*;
+    use gstreamer as gst;
+    use gstreamer_app as gst_app;
+
+    pub struct AvcStream {
+        pub codec_data: Vec<u8>,
+        pub access_units: Vec<(Bytes, u64)>,
+    }
+
+    /// Moving bars as H.264 with a key frame every 2 s.
+    pub fn avc_stream(width: u32, height: u32, fps: u32, frames: u32) -> AvcStream {
+        let samples = run_to_end(&format!(
+            "videotestsrc num-buffers={frames} horizontal-speed=2 ! \
+             video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 ! \
+             x264enc tune=zerolatency speed-preset=ultrafast key-int-max={} ! h264parse ! \
+             video/x-h264,stream-format=avc,alignment=au ! appsink name=out sync=false",
+            fps * 2
+        ));
+        let caps = samples[0].caps().expect("samples have caps").to_owned();
+        let codec_data = caps.structure(0).unwrap().get::<gst::Buffer>("codec_data").unwrap();
+        let access_units = samples.iter().map(|sample| {
+            let buffer = sample.buffer().unwrap();
+            let bytes = buffer.map_readable().unwrap().to_vec();
+            (Bytes::from(bytes), buffer.pts().unwrap().nseconds())
+        });
+        AvcStream {
+            codec_data: codec_data.map_readable().unwrap().to_vec(),
+            access_units: access_units.collect(),
+        }
+    }
+
+    /// Runs a pipeline with an `appsink name=out` to its end and returns what came out.
+    pub fn run_to_end(description: &str) -> Vec<gst::Sample> {
+        super::init().unwrap();
+        let pipeline = gst::parse::launch(description).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let out = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let samples = std::iter::from_fn(|| out.try_pull_sample(gst::ClockTime::from_seconds(20))).collect();
+        let complete = out.is_eos();
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert!(complete, "{description} did not end");
+        samples
+    }
+}

@@ -1,0 +1,271 @@
+//! A street at night, drawn: what moves in it, and when, is known to the frame.
+//!
+//! Owns the demo's pictures and their truth. Deterministic by seed, pure, cheap: the street itself
+//! is computed once, a frame adds what moves and the noise of a sensor. May not know RTSP or codecs.
+
+mod scene;
+mod things;
+
+use scene::Scene;
+use things::{Canvas, Thing};
+
+/// The plan of crossings covers an hour and then repeats.
+const PLAN_S: f64 = 3600.0;
+const FIRST_CROSSING_S: f64 = 6.0;
+/// At least this long nothing moves between two crossings.
+const EMPTY_S_MIN: f64 = 6.5;
+const EMPTY_S_MAX: f64 = 9.5;
+/// Noise of the sensor, grey levels.
+const NOISE_DEVIATION: f32 = 2.2;
+const NOISE_TILE: usize = 1 << 16;
+/// Where the lamp fails, unless the caller says otherwise.
+const LAMP_FAILS_S: f64 = 75.0;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Person,
+    Motorbike,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    ToRight,
+    ToLeft,
+}
+
+/// Something is to be seen in the frames `from_frame..=to_frame`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Crossing {
+    pub kind: Kind,
+    pub direction: Direction,
+    /// Greatest height in the picture, pixels.
+    pub height_px: f32,
+    pub from_frame: u64,
+    pub to_frame: u64,
+    /// The same as seconds since frame 0.
+    pub from_s: f64,
+    pub to_s: f64,
+}
+
+/// One camera's street. An even seed looks across it, an odd one along it.
+pub struct Street {
+    width: usize,
+    height: usize,
+    fps: u32,
+    lamp_fails_s: Option<f64>,
+    lit: Picture,
+    failed: Picture,
+    scene: Scene,
+    things: Vec<(Crossing, Thing)>,
+    noise: Vec<i8>,
+    seed: u64,
+}
+
+/// Planes of an I420 picture.
+struct Picture {
+    bytes: Vec<u8>,
+}
+
+impl Street {
+    /// A street of `width` by `height` (both even) pixels.
+    pub fn new(seed: u64, width: usize, height: usize, fps: u32) -> Self {
+        assert!(width.is_multiple_of(2) && height.is_multiple_of(2) && width > 0 && height > 0 && fps > 0);
+        let scene = Scene::new(seed, width, height);
+        let lit = Picture { bytes: scene.draw(None) };
+        let failed = Picture { bytes: scene.draw(Some(scene.failing_lamp())) };
+        let things = plan(seed, &scene, fps);
+        let noise = noise_tile(seed);
+        Self { width, height, fps, lamp_fails_s: Some(LAMP_FAILS_S), lit, failed, scene, things, noise, seed }
+    }
+
+    /// Sets when one of the lamps fails, in seconds since frame 0; None: never.
+    pub fn with_lamp_failure(mut self, at_s: Option<f64>) -> Self {
+        self.lamp_fails_s = at_s;
+        self
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    pub fn fps(&self) -> u32 {
+        self.fps
+    }
+
+    pub fn lamp_fails_s(&self) -> Option<f64> {
+        self.lamp_fails_s
+    }
+
+    /// Bytes of one picture.
+    pub fn frame_bytes(&self) -> usize {
+        self.width * self.height * 3 / 2
+    }
+
+    /// Frame `n` as I420.
+    pub fn frame(&self, n: u64) -> Vec<u8> {
+        let mut out = vec![0; self.frame_bytes()];
+        self.frame_into(n, &mut out);
+        out
+    }
+
+    /// Draws frame `n` into a buffer of [`Self::frame_bytes`].
+    pub fn frame_into(&self, n: u64, out: &mut [u8]) {
+        let dark = self.lamp_fails_s.is_some_and(|at| self.seconds(n) >= at);
+        let background = if dark { &self.failed } else { &self.lit };
+        out.copy_from_slice(&background.bytes);
+        let within = n % self.plan_frames();
+        let first = self.things.partition_point(|(crossing, _)| crossing.to_frame < within);
+        let mut canvas = Canvas::new(out, self.width, self.height);
+        let broken = dark.then(|| self.scene.failing_lamp());
+        for (_, thing) in self.things[first..].iter().take_while(|(crossing, _)| crossing.from_frame <= within)
+        {
+            thing.draw(&mut canvas, &self.scene, broken, within as f64 / self.fps as f64);
+        }
+        self.add_noise(n, out);
+    }
+
+    /// Everything that is to be seen between two moments, whole or in part, in order.
+    pub fn crossings(&self, from_s: f64, to_s: f64) -> Vec<Crossing> {
+        let mut found = Vec::new();
+        let first_round = (from_s.max(0.0) / PLAN_S) as u64;
+        let last_round = (to_s.max(0.0) / PLAN_S) as u64;
+        for round in first_round..=last_round {
+            let later_frames = round * self.plan_frames();
+            let later_s = round as f64 * PLAN_S;
+            for (crossing, _) in &self.things {
+                let moved = Crossing {
+                    from_frame: crossing.from_frame + later_frames,
+                    to_frame: crossing.to_frame + later_frames,
+                    from_s: crossing.from_s + later_s,
+                    to_s: crossing.to_s + later_s,
+                    ..*crossing
+                };
+                if moved.to_s >= from_s && moved.from_s <= to_s {
+                    found.push(moved);
+                }
+            }
+        }
+        found
+    }
+
+    fn plan_frames(&self) -> u64 {
+        PLAN_S as u64 * u64::from(self.fps)
+    }
+
+    fn seconds(&self, n: u64) -> f64 {
+        n as f64 / f64::from(self.fps)
+    }
+
+    fn add_noise(&self, n: u64, out: &mut [u8]) {
+        let mut random = Random::new(self.seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let (luma, chroma) = out.split_at_mut(self.width * self.height);
+        for row in luma.chunks_exact_mut(self.width) {
+            let start = random.next() as usize % (NOISE_TILE - row.len());
+            for (pixel, noise) in row.iter_mut().zip(&self.noise[start..]) {
+                *pixel = pixel.saturating_add_signed(*noise);
+            }
+        }
+        for row in chroma.chunks_exact_mut(self.width / 2) {
+            let start = random.next() as usize % (NOISE_TILE - row.len());
+            for (pixel, noise) in row.iter_mut().zip(&self.noise[start..]) {
+                *pixel = pixel.saturating_add_signed(noise / 2);
+            }
+        }
+    }
+}
+
+/// Draws up what crosses when, with empty spans between.
+fn plan(seed: u64, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
+    let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xc0ff_ee);
+    let mut things = Vec::new();
+    let mut start_s = FIRST_CROSSING_S;
+    loop {
+        let thing = Thing::draw_lot(&mut random, scene, start_s);
+        let (from_frame, to_frame, height_px) = thing.seen(scene, fps);
+        let crossing = Crossing {
+            kind: thing.kind,
+            direction: thing.direction,
+            height_px,
+            from_frame,
+            to_frame,
+            from_s: from_frame as f64 / f64::from(fps),
+            to_s: to_frame as f64 / f64::from(fps),
+        };
+        if crossing.to_s > PLAN_S - EMPTY_S_MIN {
+            return things;
+        }
+        start_s = crossing.to_s + random.between(EMPTY_S_MIN as f32, EMPTY_S_MAX as f32) as f64;
+        things.push((crossing, thing));
+    }
+}
+
+fn noise_tile(seed: u64) -> Vec<i8> {
+    let mut random = Random::new(seed ^ 0x6e6f_6973_65);
+    // Four uniform numbers make a good enough bell.
+    let spread = NOISE_DEVIATION * (3.0f32).sqrt() / 2.0;
+    (0..NOISE_TILE).map(|_| (0..4).map(|_| random.between(-spread, spread)).sum::<f32>().round() as i8).collect()
+}
+
+/// Small and repeatable (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        random.next();
+        random.next();
+        random
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    fn between(&mut self, low: f32, high: f32) -> f32 {
+        low + (self.next() % (1 << 20)) as f32 / (1 << 20) as f32 * (high - low)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Writes frames for people to look at: `CAMNET_STREET_DIR=/tmp/x cargo test street_to_look_at`.
+    #[test]
+    fn street_to_look_at() {
+        let Ok(dir) = std::env::var("CAMNET_STREET_DIR") else { return };
+        for seed in [2, 1] {
+            let street = Street::new(seed, 640, 360, 10);
+            let mut all = Vec::new();
+            for n in 0..900 {
+                all.extend(street.frame(n));
+            }
+            std::fs::write(format!("{dir}/street-{seed}.yuv"), all).unwrap();
+            for crossing in street.crossings(0.0, 90.0) {
+                println!("{seed} {crossing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_costs_little() {
+        let street = Street::new(1, 640, 360, 10);
+        let mut out = vec![0; street.frame_bytes()];
+        let start = Instant::now();
+        for n in 0..300 {
+            street.frame_into(n, &mut out);
+        }
+        let per_frame_ms = start.elapsed().as_secs_f64() * 1000.0 / 300.0;
+        println!("{per_frame_ms:.2} ms per frame");
+        assert!(per_frame_ms < 20.0, "{per_frame_ms} ms, even on a busy machine");
+    }
+}

@@ -1,0 +1,101 @@
+//! What the cameras of a box count, for the technician.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::model::DeviceId;
+
+/// Metrics of all cameras; register once per process.
+#[derive(Clone)]
+pub struct CamerasMetrics {
+    connected: IntGaugeVec,
+    connections_failed: IntCounterVec,
+    access_units: IntCounterVec,
+    access_units_skipped: IntCounterVec,
+    bytes: IntCounterVec,
+    lost_packets: IntCounterVec,
+    sender_reports: IntCounterVec,
+    fragments: IntCounterVec,
+    ring_bytes: IntCounterVec,
+    ring_errors: IntCounterVec,
+    clock_shifts: IntCounterVec,
+    motion_units_dropped: IntCounterVec,
+    motion_frames: IntCounterVec,
+    motion_faults: IntCounterVec,
+    clips: IntCounterVec,
+    clips_failed: IntCounterVec,
+}
+
+/// The metrics of one camera.
+#[derive(Clone)]
+pub struct CameraMetrics {
+    pub connected: IntGauge,
+    pub connections_failed: IntCounter,
+    pub access_units: IntCounter,
+    pub access_units_skipped: IntCounter,
+    pub bytes: IntCounter,
+    pub lost_packets: IntCounter,
+    pub sender_reports: IntCounter,
+    pub fragments: IntCounter,
+    pub ring_bytes: IntCounter,
+    pub ring_errors: IntCounter,
+    pub clock_shifts: IntCounter,
+    pub motion_units_dropped: IntCounter,
+    pub motion_frames: IntCounter,
+    pub motion_faults: IntCounter,
+    pub clips: IntCounter,
+    pub clips_failed: IntCounter,
+}
+
+impl CamerasMetrics {
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let opts = Opts::new(format!("camnet_edge_camera_{name}"), help);
+            let made = IntCounterVec::new(opts, &["device"])?;
+            registry.register(Box::new(made.clone()))?;
+            Ok::<_, prometheus::Error>(made)
+        };
+        let connected = Opts::new("camnet_edge_camera_connected", "1 while the camera sends pictures");
+        let connected = IntGaugeVec::new(connected, &["device"])?;
+        registry.register(Box::new(connected.clone()))?;
+        Ok(Self {
+            connected,
+            connections_failed: counter("connections_failed_total", "Connections that failed or ended")?,
+            access_units: counter("access_units_total", "Access units received")?,
+            access_units_skipped: counter("access_units_skipped_total", "Access units before a key frame")?,
+            bytes: counter("bytes_total", "Bytes of video received")?,
+            lost_packets: counter("lost_packets_total", "RTP packets that were lost")?,
+            sender_reports: counter("sender_reports_total", "RTCP sender reports received")?,
+            fragments: counter("fragments_total", "Fragments written to the ring")?,
+            ring_bytes: counter("ring_bytes_total", "Bytes written to the ring")?,
+            ring_errors: counter("ring_errors_total", "Times the ring could not be written")?,
+            clock_shifts: counter("clock_shifts_total", "Runs ended because their clock shifted")?,
+            motion_units_dropped: counter("motion_units_dropped_total", "Access units not looked at for motion")?,
+            motion_frames: counter("motion_frames_total", "Pictures looked at for motion")?,
+            motion_faults: counter("motion_faults_total", "Times the motion decoder failed")?,
+            clips: counter("clips_total", "Clips cut")?,
+            clips_failed: counter("clips_failed_total", "Clips that could not be cut")?,
+        })
+    }
+
+    pub fn of(&self, device: &DeviceId) -> CameraMetrics {
+        let label = [device.as_str()];
+        CameraMetrics {
+            connected: self.connected.with_label_values(&label),
+            connections_failed: self.connections_failed.with_label_values(&label),
+            access_units: self.access_units.with_label_values(&label),
+            access_units_skipped: self.access_units_skipped.with_label_values(&label),
+            bytes: self.bytes.with_label_values(&label),
+            lost_packets: self.lost_packets.with_label_values(&label),
+            sender_reports: self.sender_reports.with_label_values(&label),
+            fragments: self.fragments.with_label_values(&label),
+            ring_bytes: self.ring_bytes.with_label_values(&label),
+            ring_errors: self.ring_errors.with_label_values(&label),
+            clock_shifts: self.clock_shifts.with_label_values(&label),
+            motion_units_dropped: self.motion_units_dropped.with_label_values(&label),
+            motion_frames: self.motion_frames.with_label_values(&label),
+            motion_faults: self.motion_faults.with_label_values(&label),
+            clips: self.clips.with_label_values(&label),
+            clips_failed: self.clips_failed.with_label_values(&label),
+        }
+    }
+}

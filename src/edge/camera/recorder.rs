@@ -1,0 +1,428 @@
+//! From access units to the ring, and to the account of the camera's time.
+//!
+//! Owns the ring of one camera while the process runs. One task, fed through a bounded queue; disk
+//! work goes to blocking threads. May not wait for the hub: what is to be said goes to a queue of its
+//! own, and motion is offered each access unit but never waited for.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+
+use super::metrics::CameraMetrics;
+use super::motion::MotionFeed;
+use super::session::{AccessUnit, SenderReport, SessionItem};
+use super::timing::{Mapping, Timing};
+use crate::edge::clock;
+use crate::edge::coverage::{Recorded, Tracker};
+use crate::edge::fmp4::{self, Sample, TIMESCALE, Track, WallClock};
+use crate::edge::outbox::NewEvent;
+use crate::edge::ring::{Durable, Ring, RingError, RingRecovery, Run};
+use crate::limits::{
+    FRAGMENT_BYTES_MAX, FRAGMENT_SECONDS_MAX, FRAME_GAP_MAX, RING_RETRY, RUN_MAX, SENDER_REPORT_WAIT,
+};
+use crate::model::{ClockSource, Coverage, DeviceId, EventData, GapCause, Time};
+
+/// What the recorder is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection begins; its timeline has nothing to do with the one before.
+    Connected,
+    Item(SessionItem),
+    /// The connection ended, or none could be made.
+    Lost { cause: GapCause, detail: String },
+}
+
+/// The recorder of one camera.
+pub struct Recorder {
+    pub device: DeviceId,
+    pub ring: Arc<Mutex<Ring>>,
+    pub tracker: Tracker,
+    pub metrics: CameraMetrics,
+    /// Reports on their way to the outbox.
+    pub events: mpsc::Sender<NewEvent>,
+    /// End of the newest fragment in the ring.
+    pub progress: watch::Sender<Time>,
+    pub motion: MotionFeed,
+    pub connection: Connection,
+}
+
+/// What belongs to one connection.
+#[derive(Default)]
+pub struct Connection {
+    began: Option<Instant>,
+    timing: Timing,
+    track: Option<Track>,
+    /// The fragment that is being gathered; none while a key frame is awaited.
+    gathering: Option<Gathering>,
+    /// Complete fragments that wait for the first sender report, which gives their time.
+    waiting: Vec<Closed>,
+    run: Option<OpenRun>,
+    last_pts: Option<i64>,
+    /// The ring can't be written; tried again then.
+    paused_until: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Gathering {
+    samples: Vec<Sample>,
+    bytes: usize,
+}
+
+struct Closed {
+    samples: Vec<Sample>,
+    end_pts: Option<i64>,
+}
+
+struct OpenRun {
+    mapping: Mapping,
+    /// Run timeline = connection's timeline minus this.
+    base: i64,
+    fragments: u32,
+    end_dts: i64,
+    began: Instant,
+}
+
+/// Room below the first key frame on a run's timeline, for pictures shown before it.
+const HEADROOM_TICKS: i64 = TIMESCALE as i64;
+
+impl Recorder {
+    /// Tells what happened before this start.
+    pub async fn boot(&mut self, recovery: RingRecovery) {
+        if recovery.torn_bytes > 0 || recovery.adopted > 0 || !recovery.lost.is_empty() {
+            let (torn_bytes, adopted) = (recovery.torn_bytes, recovery.adopted);
+            let lost = recovery.lost.join("; ");
+            tracing::warn!(device = %self.device, torn_bytes, adopted, lost, "ring recovered");
+        }
+        let last_run = recovery.last_run.map(Recorded::from);
+        self.tracker.ring_from(self.ring.lock().expect("no panic holds it").from());
+        let reports = self.tracker.boot(&recovery.reports, last_run, Time::now());
+        self.say(reports).await;
+    }
+
+    /// Serves until `inputs` closes, then makes everything durable.
+    pub async fn serve(&mut self, mut inputs: mpsc::Receiver<Input>) {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                input = inputs.recv() => match input {
+                    Some(input) => self.take(input).await,
+                    None => break,
+                },
+                _ = ticks.tick() => self.tick().await,
+            }
+        }
+        self.close_fragment(None).await;
+        self.write_waiting(true).await;
+        self.end_run().await;
+        self.motion.ended();
+    }
+
+    async fn take(&mut self, input: Input) {
+        match input {
+            Input::Connected => {
+                let (began, paused_until) = (Some(Instant::now()), self.connection.paused_until);
+                self.connection = Connection { began, paused_until, ..Connection::default() };
+                self.motion.connected();
+            }
+            Input::Item(SessionItem::Track(track)) => self.take_track(track).await,
+            Input::Item(SessionItem::Unit(unit)) => self.take_unit(unit).await,
+            Input::Item(SessionItem::SenderReport(report)) => self.take_report(report),
+            Input::Lost { cause, detail } => self.lost(cause, detail).await,
+        }
+    }
+
+    async fn tick(&mut self) {
+        self.write_waiting(false).await;
+        let from = self.ring.lock().expect("no panic holds it").from();
+        self.tracker.ring_from(from);
+        let reports = self.tracker.tick(Time::now());
+        self.say(reports).await;
+    }
+
+    async fn take_track(&mut self, track: Track) {
+        self.close_fragment(None).await;
+        self.write_waiting(true).await;
+        self.end_run().await;
+        self.motion.track(&track);
+        self.connection.track = Some(track);
+    }
+
+    fn take_report(&mut self, report: SenderReport) {
+        self.metrics.sender_reports.inc();
+        self.connection.timing.report(report);
+    }
+
+    async fn take_unit(&mut self, unit: AccessUnit) {
+        self.metrics.access_units.inc();
+        self.metrics.bytes.inc_by(unit.data.len() as u64);
+        self.metrics.lost_packets.inc_by(unit.lost_packets.into());
+        self.check_jump(unit.pts).await;
+        self.connection.timing.unit(unit.pts, unit.arrived);
+        self.connection.last_pts = Some(unit.pts);
+        if let Some(mapping) = self.mapping_so_far() {
+            self.motion.unit(&unit, mapping);
+        }
+        let full = self.connection.gathering.as_ref().is_some_and(|g| g.is_full(unit.pts));
+        if unit.sync || full {
+            let goes_on = self.close_fragment(Some(unit.pts)).await;
+            if unit.sync {
+                self.perhaps_end_run().await;
+            }
+            let begins = if unit.sync { self.may_write() } else { goes_on };
+            self.connection.gathering = begins.then(Gathering::default);
+        }
+        match &mut self.connection.gathering {
+            Some(gathering) => gathering.push(unit),
+            None => self.metrics.access_units_skipped.inc(),
+        }
+        self.write_waiting(false).await;
+    }
+
+    /// Ends the run when the timeline jumps: nothing is known of the time between.
+    async fn check_jump(&mut self, pts: i64) {
+        let gap_ticks = i64::from(TIMESCALE) * FRAME_GAP_MAX.as_secs() as i64;
+        let Some(last) = self.connection.last_pts else { return };
+        if (pts - last).abs() <= gap_ticks {
+            return;
+        }
+        let seconds = (pts - last) as f64 / f64::from(TIMESCALE);
+        tracing::warn!(device = %self.device, seconds, "timeline of the pictures jumped");
+        self.close_fragment(None).await;
+        self.write_waiting(true).await;
+        self.end_run().await;
+        self.connection.timing = Timing::default();
+        self.connection.began = Some(Instant::now());
+        self.motion.connected();
+        if let Some(track) = &self.connection.track {
+            self.motion.track(track);
+        }
+        let detail = format!("pictures jumped by {seconds:.1} s");
+        self.gap(GapCause::StreamBroken, detail).await;
+    }
+
+    async fn perhaps_end_run(&mut self) {
+        let Some(run) = &self.connection.run else { return };
+        let shifted = self.connection.timing.has_shifted(&run.mapping);
+        if shifted || run.began.elapsed() >= RUN_MAX {
+            self.write_waiting(true).await;
+            self.end_run().await;
+            if shifted {
+                self.metrics.clock_shifts.inc();
+                tracing::info!(device = %self.device, "clock of the pictures shifted, a new run begins");
+            }
+        }
+    }
+
+    fn may_write(&mut self) -> bool {
+        let paused = self.connection.paused_until.is_some_and(|until| Instant::now() < until);
+        !paused && self.connection.track.is_some()
+    }
+
+    /// Closes what was gathered; it is written once its time is known. False if that failed.
+    async fn close_fragment(&mut self, end_pts: Option<i64>) -> bool {
+        if let Some(Gathering { samples, .. }) = self.connection.gathering.take()
+            && !samples.is_empty()
+        {
+            self.connection.waiting.push(Closed { samples, end_pts });
+        }
+        self.write_waiting(false).await
+    }
+
+    /// Writes the complete fragments, unless a sender report may still come that gives their time.
+    /// False if the ring can't be written.
+    async fn write_waiting(&mut self, at_once: bool) -> bool {
+        let waited = self.connection.began.is_none_or(|began| began.elapsed() >= SENDER_REPORT_WAIT);
+        let known = self.connection.run.is_some() || self.connection.timing.has_report();
+        if !(at_once || waited || known) {
+            return true;
+        }
+        for closed in std::mem::take(&mut self.connection.waiting) {
+            if let Err(error) = self.write(closed).await {
+                self.ring_failed(error).await;
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn write(&mut self, closed: Closed) -> Result<(), RingError> {
+        let begins = self.begin_run_if_none(&closed);
+        let Some(run) = self.connection.run.as_mut() else { return Ok(()) };
+        let base = run.base;
+        let mut samples = closed.samples;
+        let first = samples.iter().map(|s| s.pts).min().expect("a closed fragment has samples");
+        samples.iter_mut().for_each(|s| s.pts -= base);
+        let camera = run.mapping.clock.source == ClockSource::Camera;
+        let wall = WallClock { time: run.mapping.time(first), camera };
+        let end_pts = closed.end_pts.map(|end| end - base);
+        let fragment = fmp4::fragment(run.fragments + 1, &samples, end_pts, run.end_dts, Some(wall));
+        let end = run.mapping.time(fragment.end_pts + base);
+        (run.fragments, run.end_dts) = (run.fragments + 1, fragment.end_dts);
+        let bytes = fragment.bytes.len() as u64;
+        let durable = self
+            .with_ring(move |ring| {
+                if let Some(begins) = begins {
+                    ring.begin_run(begins);
+                }
+                ring.append(&fragment, wall.time, end)?;
+                ring.sync_if_due()
+            })
+            .await?;
+        self.metrics.fragments.inc();
+        self.metrics.ring_bytes.inc_by(bytes);
+        self.connection.paused_until = None;
+        self.progress.send_replace(end);
+        if let Some(durable) = durable {
+            let reports = self.tracker.recorded(durable.into(), Time::now());
+            self.say(reports).await;
+        }
+        Ok(())
+    }
+
+    fn begin_run_if_none(&mut self, closed: &Closed) -> Option<Run> {
+        if self.connection.run.is_some() {
+            return None;
+        }
+        let mapping = self.connection.timing.choose(clock::quality())?;
+        let track = self.connection.track.clone()?;
+        let first = closed.samples.first().expect("a closed fragment has samples").pts;
+        self.connection.run = Some(OpenRun {
+            mapping,
+            base: first - HEADROOM_TICKS,
+            fragments: 0,
+            end_dts: 0,
+            began: Instant::now(),
+        });
+        let (run, start) = (Uuid::now_v7(), mapping.time(first));
+        tracing::info!(device = %self.device, %run, %start, clock = ?mapping.clock, "recording");
+        Some(Run { run, start, clock: mapping.clock, track })
+    }
+
+    async fn end_run(&mut self) {
+        if self.connection.run.take().is_none() {
+            return;
+        }
+        let ended = self.with_ring(Ring::end_run).await;
+        let durable = match ended {
+            Ok(durable) => durable,
+            Err(error) => {
+                self.metrics.ring_errors.inc();
+                tracing::error!(device = %self.device, error = %chain(&error), "ring can't be made durable");
+                None
+            }
+        };
+        // A run may end before its first report.
+        let mut reports = Vec::new();
+        if let Some(durable) = durable {
+            reports = self.tracker.recorded(durable.into(), Time::now());
+        }
+        reports.extend(self.tracker.run_ended(durable.map(Recorded::from)));
+        self.say(reports).await;
+    }
+
+    async fn lost(&mut self, cause: GapCause, detail: String) {
+        self.close_fragment(None).await;
+        self.write_waiting(true).await;
+        self.end_run().await;
+        self.motion.ended();
+        let paused_until = self.connection.paused_until;
+        self.connection = Connection { paused_until, ..Connection::default() };
+        self.gap(cause, detail).await;
+    }
+
+    /// The ring could not be written: the run ends, and a key frame some seconds later tries again.
+    async fn ring_failed(&mut self, error: RingError) {
+        self.metrics.ring_errors.inc();
+        if self.connection.paused_until.is_none() {
+            tracing::error!(device = %self.device, error = %chain(&error), "ring can't be written");
+        }
+        self.connection.paused_until = Some(Instant::now() + RING_RETRY);
+        self.connection.waiting.clear();
+        self.connection.gathering = None;
+        self.connection.run = None;
+        let ended = self.with_ring(Ring::end_run).await.ok().flatten();
+        let reports = self.tracker.run_ended(ended.map(Recorded::from));
+        self.say(reports).await;
+        self.gap(GapCause::DiskFull, chain(&error)).await;
+    }
+
+    async fn gap(&mut self, cause: GapCause, detail: String) {
+        let reports = self.tracker.gap(cause, Some(detail), Time::now());
+        self.say(reports).await;
+    }
+
+    /// Makes reports durable in the ring, then sends them on their way.
+    async fn say(&mut self, reports: Vec<Coverage>) {
+        if reports.is_empty() {
+            return;
+        }
+        let kept = reports.clone();
+        let result = self.with_ring(move |ring| kept.iter().try_for_each(|r| ring.report(r))).await;
+        if let Err(error) = result {
+            self.metrics.ring_errors.inc();
+            tracing::warn!(device = %self.device, error = %chain(&error), "ring can't keep a report");
+        }
+        for report in reports {
+            let event = NewEvent {
+                device: Some(self.device.clone()),
+                time: Time::now(),
+                clock: clock::quality(),
+                data: EventData::Coverage(report),
+            };
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn mapping_so_far(&self) -> Option<Mapping> {
+        match &self.connection.run {
+            Some(run) => Some(run.mapping),
+            None => self.connection.timing.choose(clock::quality()),
+        }
+    }
+
+    async fn with_ring<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Ring) -> Result<T, RingError> + Send + 'static,
+    ) -> Result<T, RingError> {
+        let ring = self.ring.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut ring.lock().expect("no panic holds it")));
+        done.await.expect("ring work does not panic and is not cancelled")
+    }
+}
+
+impl Gathering {
+    fn push(&mut self, unit: AccessUnit) {
+        self.bytes += unit.data.len();
+        self.samples.push(Sample { pts: unit.pts, sync: unit.sync, data: unit.data });
+    }
+
+    fn is_full(&self, pts: i64) -> bool {
+        let ticks_max = i64::from(TIMESCALE) * FRAGMENT_SECONDS_MAX as i64;
+        let long = self.samples.first().is_some_and(|first| pts - first.pts >= ticks_max);
+        long || self.bytes >= FRAGMENT_BYTES_MAX
+    }
+}
+
+impl From<Durable> for Recorded {
+    fn from(durable: Durable) -> Self {
+        let Durable { run, start, end, commitment } = durable;
+        Self { run, start, end, commitment }
+    }
+}
+
+/// An error and its causes on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,284 @@
+//! One RTSP connection to a camera: what it sends, as access units and sender reports.
+//!
+//! The only module that names retina; its types do not leave it. May not write to disk.
+//!
+//! RTP timestamps are presentation times; with B-frames they go back and forth, so their order is not
+//! enforced here (retina can, and must not be asked to).
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use retina::client::{
+    Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
+    SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy, Transport, UnassignedChannelDataPolicy,
+};
+use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::edge::config::CameraConfig;
+use crate::edge::fmp4::{self, Track};
+use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX};
+use crate::model::Time;
+
+/// What a connection yields, in order.
+#[derive(Debug)]
+pub enum SessionItem {
+    /// The parameter sets that all following access units need; again only when they change.
+    Track(Track),
+    Unit(AccessUnit),
+    SenderReport(SenderReport),
+}
+
+/// One access unit, in decode order.
+#[derive(Debug)]
+pub struct AccessUnit {
+    /// Presentation time in ticks of 90 kHz on the connection's own timeline.
+    pub pts: i64,
+    pub sync: bool,
+    pub data: Bytes,
+    /// When its first packet arrived, by the box's clock.
+    pub arrived: Time,
+    /// RTP packets that were lost before it.
+    pub lost_packets: u16,
+}
+
+/// The camera says which moment of its clock belongs to which point of its timeline.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SenderReport {
+    pub pts: i64,
+    pub time: Time,
+    pub arrived: Time,
+}
+
+/// Why a connection ended, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("camera url {url:?}: {why}")]
+    Url { url: String, why: String },
+    #[error("password file {path}: {why}")]
+    Password { path: String, why: String },
+    #[error("camera does not {step} within {seconds} s")]
+    Slow { step: &'static str, seconds: u64 },
+    #[error("camera can't be asked to {step}")]
+    Refused { step: &'static str, source: retina::Error },
+    #[error("camera has no H.264 video")]
+    NoVideo,
+    #[error("camera's video parameters can't be used: {0}")]
+    Parameters(String),
+    #[error("no picture for {seconds} s")]
+    Stalled { seconds: f64 },
+    #[error("stream can't be read")]
+    Broken(#[source] retina::Error),
+    #[error("camera closed the stream")]
+    Closed,
+    #[error("access unit of {bytes} bytes is too large")]
+    TooLarge { bytes: usize },
+    #[error("recorder has ended")]
+    RecorderGone,
+}
+
+impl SessionError {
+    /// The stream had begun; otherwise the camera was not reached.
+    pub fn began(&self) -> bool {
+        matches!(self, Self::Stalled { .. } | Self::Broken(_) | Self::Closed | Self::TooLarge { .. })
+    }
+
+    /// The error and its causes on one short line, for people.
+    pub fn in_short(&self) -> String {
+        let mut text = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text.lines().next().unwrap_or_default().chars().take(300).collect()
+    }
+}
+
+/// Connects, plays, and hands over what comes, until the connection fails or `shutdown`.
+pub async fn run_once(
+    camera: &CameraConfig,
+    items: &mpsc::Sender<SessionItem>,
+    shutdown: &CancellationToken,
+) -> Result<(), SessionError> {
+    let opened = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        opened = open(camera) => opened,
+    };
+    let (mut demuxed, stream) = opened?;
+    let stall = Duration::try_from(camera.stall).unwrap_or(CAMERA_CONNECT_MAX);
+    let mut track: Option<Track> = None;
+    let mut last_unit = Instant::now();
+    loop {
+        let waited = last_unit.elapsed();
+        let item = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            item = demuxed.next() => item,
+            () = tokio::time::sleep(stall.saturating_sub(waited)) => {
+                return Err(SessionError::Stalled { seconds: stall.as_secs_f64() });
+            }
+        };
+        match item.ok_or(SessionError::Closed)?.map_err(SessionError::Broken)? {
+            CodecItem::VideoFrame(frame) => {
+                last_unit = Instant::now();
+                if track.is_none() || frame.has_new_parameters() {
+                    let now = track_of(&demuxed, stream)?;
+                    if track.as_ref() != Some(&now) {
+                        send(items, SessionItem::Track(now.clone()), shutdown).await?;
+                        track = Some(now);
+                    }
+                }
+                send(items, SessionItem::Unit(unit_of(frame)?), shutdown).await?;
+            }
+            CodecItem::Rtcp(packet) => {
+                if let Some(report) = report_of(&packet) {
+                    send(items, SessionItem::SenderReport(report), shutdown).await?;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn send(
+    items: &mpsc::Sender<SessionItem>,
+    item: SessionItem,
+    shutdown: &CancellationToken,
+) -> Result<(), SessionError> {
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        sent = items.send(item) => sent.map_err(|_| SessionError::RecorderGone),
+    }
+}
+
+async fn open(camera: &CameraConfig) -> Result<(Demuxed, usize), SessionError> {
+    let bad_url = |why: String| SessionError::Url { url: camera.url.clone(), why };
+    let url = url::Url::parse(&camera.url).map_err(|e| bad_url(e.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(SessionError::Url {
+            url: format!("{}://…", url.scheme()),
+            why: "user and password do not belong here".into(),
+        });
+    }
+    let options = SessionOptions::default()
+        .creds(credentials(camera).await?)
+        .user_agent(format!("camnet/{}", env!("CARGO_PKG_VERSION")))
+        // Over TCP: one attempt in the background on the old connection; nothing waits for it.
+        .teardown(TeardownPolicy::Auto)
+        .unassigned_channel_data(UnassignedChannelDataPolicy::Ignore);
+    let mut session = step("describe its streams", Session::describe(url, options)).await?;
+    let is_video = |s: &retina::client::Stream| s.media() == "video" && s.encoding_name() == "h264";
+    let stream = session.streams().iter().position(is_video).ok_or(SessionError::NoVideo)?;
+    let transport = Transport::Tcp(TcpTransportOptions::default());
+    let setup = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
+    step("set the stream up", session.setup(stream, setup)).await?;
+    let play = PlayOptions::default()
+        .initial_timestamp(InitialTimestampPolicy::Ignore)
+        // Joining a stream that others watch reports false loss in half the cases otherwise.
+        .initial_seq(InitialSequenceNumberPolicy::Ignore);
+    let playing = step("play", session.play(play)).await?;
+    let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
+    Ok((demuxed, stream))
+}
+
+async fn step<T>(
+    step: &'static str,
+    what: impl Future<Output = Result<T, retina::Error>>,
+) -> Result<T, SessionError> {
+    match tokio::time::timeout(CAMERA_CONNECT_MAX, what).await {
+        Ok(done) => done.map_err(|source| SessionError::Refused { step, source }),
+        Err(_) => Err(SessionError::Slow { step, seconds: CAMERA_CONNECT_MAX.as_secs() }),
+    }
+}
+
+async fn credentials(camera: &CameraConfig) -> Result<Option<Credentials>, SessionError> {
+    let Some(username) = camera.user.clone() else { return Ok(None) };
+    let password = match camera.password_file.clone() {
+        None => String::new(),
+        Some(path) => {
+            let shown = path.display().to_string();
+            let read = tokio::task::spawn_blocking(move || read_secret(&path)).await;
+            read.unwrap_or_else(|e| Err(e.to_string()))
+                .map_err(|why| SessionError::Password { path: shown, why })?
+        }
+    };
+    Ok(Some(Credentials { username, password }))
+}
+
+/// A secret of one line from a file that only its owner may read.
+fn read_secret(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+    const SECRET_BYTES_MAX: u64 = 4096;
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let mode = file.metadata().map_err(|e| e.to_string())?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(format!("others may read it (mode {:03o}); set it to 600", mode & 0o777));
+    }
+    let mut text = String::new();
+    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Track, SessionError> {
+    let Some(ParametersRef::Video(parameters)) = demuxed.streams()[stream].parameters() else {
+        return Err(SessionError::Parameters("there are none with the first picture".into()));
+    };
+    let (width, height) = parameters.pixel_dimensions();
+    let mut entry = parameters.mp4_sample_entry();
+    if let Some((h, v)) = parameters.pixel_aspect_ratio()
+        && let (Ok(h), Ok(v)) = (u16::try_from(h), u16::try_from(v))
+        && h != v
+    {
+        entry = entry.with_aspect_ratio((h, v));
+    }
+    let sample_entry = entry.build().map_err(|e| SessionError::Parameters(e.to_string()))?;
+    Ok(Track { sample_entry, width, height })
+}
+
+fn unit_of(frame: VideoFrame) -> Result<AccessUnit, SessionError> {
+    let (pts, sync) = (frame.timestamp().timestamp(), frame.is_random_access_point());
+    let (arrived, lost_packets) = (wall(frame.start_ctx().received()), frame.loss());
+    let data = Bytes::from(frame.into_data());
+    if data.len() > ACCESS_UNIT_BYTES_MAX {
+        return Err(SessionError::TooLarge { bytes: data.len() });
+    }
+    Ok(AccessUnit { pts, sync, data, arrived, lost_packets })
+}
+
+fn report_of(packet: &retina::rtcp::ReceivedCompoundPacket) -> Option<SenderReport> {
+    let pts = packet.rtp_timestamp()?.timestamp();
+    let first = packet.pkts().next()?;
+    let report = first.as_sender_report().ok()??;
+    let time = fmp4::from_ntp(report.ntp_timestamp().0)?;
+    Some(SenderReport { pts, time, arrived: wall(packet.ctx().received()) })
+}
+
+/// The box's wall clock at an instant of the recent past.
+fn wall(at: Instant) -> Time {
+    let ago = jiff::SignedDuration::try_from(at.elapsed()).unwrap_or_default();
+    Time::now().checked_sub(ago).unwrap_or_else(|_| Time::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_password_that_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("password");
+        std::fs::write(&path, "mật khẩu\n").unwrap();
+        for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let read = read_secret(&path);
+            assert_eq!(read.is_ok(), taken, "{mode:o}: {read:?}");
+            assert!(read.is_err() || read == Ok("mật khẩu".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Clips (đoạn hình): spans of original video cut from the ring, with hash and thumbnail.
+//!
+//! ```text
+//! <data_dir>/clips/<clip>.mp4  <clip>.jpg  <clip>.pending.json ─► outbox ─► <clip>.json ─► upload
+//! ```
+//!
+//! Owns the folder of clips up to the moment the outbox has taken a clip's event; [`super::upload`]
+//! has it from there. A clip is an init segment (with an index) and whole fragments of one run, byte
+//! for byte. May not change the ring.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::camera::{CameraMetrics, accept};
+use super::fmp4::{self, TIMESCALE};
+use super::outbox::{NewEvent, Outbox};
+use super::ring::{self, FragmentEntry, Ring, RingError};
+use crate::limits::{CLIP_SECONDS_MAX, FRAGMENT_SECONDS_MAX};
+use crate::model::{ClipCut, ClockQuality, DeviceId, EventData, Sha256Hash, Still, Time, Video};
+
+/// Clips of one camera that wait to be cut; motion waits beyond it.
+pub const JOBS_MAX: usize = 64;
+/// Width of a thumbnail at most, pixels.
+const THUMBNAIL_WIDTH_MAX: u32 = 480;
+
+/// A span that shall become a clip, or several where it is long or crosses runs.
+#[derive(Debug, Clone)]
+pub struct ClipJob {
+    pub motion: Option<Uuid>,
+    pub from: Time,
+    pub to: Time,
+    pub motion_start: Option<Time>,
+    pub motion_end: Option<Time>,
+    /// The moment for the thumbnail.
+    pub peak: Option<Time>,
+    pub peak_score: f64,
+}
+
+/// What stands beside a clip's file: the event that announces it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ClipFile {
+    pub version: u8,
+    pub device: DeviceId,
+    pub clock: ClockQuality,
+    pub cut: ClipCut,
+}
+
+const CLIP_FILE_VERSION: u8 = 1;
+const PENDING: &str = ".pending.json";
+
+/// Why a clip could not be cut.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipError {
+    #[error("ring has no video from {from} to {to}")]
+    Empty { from: Time, to: Time },
+    #[error("clip can't be cut from the ring")]
+    Ring(#[from] RingError),
+    #[error("clip {path}: cannot {what}")]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("video parameters in the ring can't be read")]
+    Track,
+}
+
+/// The folder that clips of all cameras of a box wait in.
+pub fn clips_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("clips")
+}
+
+/// Cuts the clips of one camera.
+#[derive(Clone)]
+pub struct Cutter {
+    pub device: DeviceId,
+    pub ring: Arc<Mutex<Ring>>,
+    pub clips_dir: PathBuf,
+    pub outbox: Outbox,
+    pub metrics: CameraMetrics,
+}
+
+/// Announces what an earlier process left unannounced, then cuts `jobs` until they end.
+pub async fn run(
+    cutter: Cutter,
+    mut jobs: mpsc::Receiver<ClipJob>,
+    mut progress: watch::Receiver<Time>,
+    shutdown: CancellationToken,
+) {
+    cutter.announce_pending(&shutdown).await;
+    while let Some(job) = jobs.recv().await {
+        wait_for_footage(&job, &mut progress, &shutdown).await;
+        cutter.cut_and_announce(job, &shutdown).await;
+    }
+}
+
+impl Cutter {
+    /// Cuts the clips of a span, durably, in order. Blocks on the disk.
+    pub fn cut(&self, job: &ClipJob) -> Result<Vec<ClipFile>, ClipError> {
+        let found = {
+            let mut ring = self.ring.lock().expect("no panic holds it");
+            // What a clip holds shall also be durable in the ring, and committed by the coverage.
+            ring.sync()?;
+            ring.fragments(job.from, job.to)?
+        };
+        let parts = parts_of(found);
+        if parts.is_empty() {
+            return Err(ClipError::Empty { from: job.from, to: job.to });
+        }
+        parts.iter().map(|part| self.cut_part(job, part)).collect()
+    }
+
+    async fn cut_and_announce(&self, job: ClipJob, shutdown: &CancellationToken) {
+        let (cutter, wanted) = (self.clone(), job.clone());
+        let cut = tokio::task::spawn_blocking(move || cutter.cut(&wanted)).await;
+        match cut.expect("cutting does not panic and is not cancelled") {
+            Ok(clips) => {
+                for clip in clips {
+                    self.metrics.clips.inc();
+                    self.announce(clip, shutdown).await;
+                }
+            }
+            Err(error) => {
+                self.metrics.clips_failed.inc();
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::error!(device = %self.device, %error, cause, from = %job.from, "clip can't be cut");
+            }
+        }
+    }
+
+    async fn announce(&self, clip: ClipFile, shutdown: &CancellationToken) {
+        let id = clip.cut.clip;
+        let event = NewEvent {
+            device: Some(clip.device),
+            time: clip.cut.start,
+            clock: clip.clock,
+            data: EventData::Clip(clip.cut),
+        };
+        if !accept(&self.outbox, event, shutdown).await {
+            return;
+        }
+        let (from, to) = (self.path(id, PENDING), self.path(id, ".json"));
+        let renamed = tokio::task::spawn_blocking(move || rename_durably(&from, &to)).await;
+        if let Err(error) = renamed.expect("renaming does not panic") {
+            tracing::error!(device = %self.device, clip = %id, %error, "clip can't be handed to the upload");
+        }
+    }
+
+    async fn announce_pending(&self, shutdown: &CancellationToken) {
+        let (dir, device) = (self.clips_dir.clone(), self.device.clone());
+        let found = tokio::task::spawn_blocking(move || read_clip_files(&dir, PENDING)).await;
+        match found.expect("reading does not panic") {
+            Ok(clips) => {
+                for clip in clips.into_iter().filter(|c| c.device == device) {
+                    self.announce(clip, shutdown).await;
+                }
+            }
+            Err(error) => tracing::error!(%device, %error, "folder of clips can't be read"),
+        }
+    }
+
+    fn cut_part(&self, job: &ClipJob, part: &[FragmentEntry]) -> Result<ClipFile, ClipError> {
+        let (first, last) = (&part[0], &part[part.len() - 1]);
+        let run = &first.run;
+        let codec = fmp4::codec_name(&run.track.sample_entry).ok_or(ClipError::Track)?;
+        let bytes = whole_clip(part)?;
+        let clip = Uuid::now_v7();
+        let sha256 = Sha256Hash::of(&bytes);
+        let size = bytes.len() as u64;
+        std::fs::create_dir_all(&self.clips_dir).map_err(io_error("create", &self.clips_dir))?;
+        write_durably(&self.path(clip, ".mp4"), &bytes)?;
+        let peak = job.peak.filter(|p| (first.start..last.end).contains(p));
+        let still_time = peak.unwrap_or(first.start);
+        let thumbnail = self.thumbnail(clip, bytes, still_time, first.start)?;
+        let cut = ClipCut {
+            clip,
+            motion: job.motion,
+            start: first.start,
+            end: last.end,
+            motion_start: job.motion_start,
+            motion_end: job.motion_end,
+            peak_score: job.peak_score,
+            bytes: size,
+            sha256,
+            video: Video { codec, width: run.track.width, height: run.track.height },
+            thumbnail,
+            run: run.run,
+            first_fragment: first.number,
+            fragments: part.iter().map(|f| f.sha256).collect(),
+        };
+        let file = ClipFile { version: CLIP_FILE_VERSION, device: self.device.clone(), clock: run.clock, cut };
+        let json = serde_json::to_vec(&file).expect("a clip has only plain fields");
+        write_durably(&self.path(clip, PENDING), &json)?;
+        Ok(file)
+    }
+
+    /// The thumbnail, written; none when there is no decoder or it fails: the clip matters more.
+    fn thumbnail(
+        &self,
+        clip: Uuid,
+        mp4: Vec<u8>,
+        time: Time,
+        clip_start: Time,
+    ) -> Result<Option<Still>, ClipError> {
+        let at_ns = u64::try_from(time.duration_since(clip_start).as_nanos()).unwrap_or(0);
+        let Some(jpeg) = still(mp4, at_ns, clip) else { return Ok(None) };
+        write_durably(&self.path(clip, ".jpg"), &jpeg)?;
+        Ok(Some(Still { sha256: Sha256Hash::of(&jpeg), bytes: jpeg.len() as u64, time }))
+    }
+
+    fn path(&self, clip: Uuid, suffix: &str) -> PathBuf {
+        self.clips_dir.join(format!("{clip}{suffix}"))
+    }
+}
+
+/// The clips in `dir` whose event stands in a file that ends with `suffix`, oldest first.
+pub(super) fn read_clip_files(dir: &Path, suffix: &str) -> Result<Vec<ClipFile>, ClipError> {
+    let mut found = Vec::new();
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(io_error("list", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(io_error("list", dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        // A clip's id and nothing else before the suffix, so that `.json` is not `.pending.json`.
+        let Some(id) = name.strip_suffix(suffix).and_then(|id| Uuid::try_parse(id).ok()) else { continue };
+        match std::fs::read(&path).map(|json| serde_json::from_slice::<ClipFile>(&json)) {
+            Ok(Ok(clip)) if clip.cut.clip == id => found.push(clip),
+            Ok(Ok(_)) => tracing::error!(path = %path.display(), "clip file names another clip"),
+            Ok(Err(error)) => tracing::error!(path = %path.display(), %error, "clip file can't be understood"),
+            Err(error) => tracing::error!(path = %path.display(), %error, "clip file can't be read"),
+        }
+    }
+    // Clip ids are UUIDv7: their order is that of their making.
+    found.sort_by_key(|c| c.cut.clip);
+    Ok(found)
+}
+
+pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ClipError> {
+    let part = path.with_extension("part");
+    let write = || {
+        let mut file = File::create(&part)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(io_error("write", &part))?;
+    rename_durably(&part, path)
+}
+
+fn rename_durably(from: &Path, to: &Path) -> Result<(), ClipError> {
+    let dir = to.parent().unwrap_or(Path::new("."));
+    std::fs::rename(from, to)
+        .and_then(|()| File::open(dir)?.sync_all())
+        .map_err(io_error("rename", to))
+}
+
+/// Until the ring reaches behind the span, or it is plain that it will not.
+async fn wait_for_footage(job: &ClipJob, progress: &mut watch::Receiver<Time>, shutdown: &CancellationToken) {
+    let ahead = Duration::try_from(job.to.duration_since(Time::now())).unwrap_or_default();
+    let longest = ahead.min(Duration::from_secs(CLIP_SECONDS_MAX));
+    let patience = longest + Duration::from_secs(FRAGMENT_SECONDS_MAX + 5);
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        _ = progress.wait_for(|&end| end >= job.to) => {}
+        () = tokio::time::sleep(patience) => {}
+    }
+}
+
+/// Splits fragments where the run changes, one is missing, or a clip is long enough. Each part begins
+/// with a fragment that can be decoded alone.
+fn parts_of(fragments: Vec<FragmentEntry>) -> Vec<Vec<FragmentEntry>> {
+    let ticks_max = i64::from(TIMESCALE) * CLIP_SECONDS_MAX as i64;
+    let mut parts: Vec<Vec<FragmentEntry>> = Vec::new();
+    for fragment in fragments {
+        let goes_on = parts.last().and_then(|part| Some((part.first()?, part.last()?))).is_some_and(
+            |(first, last)| {
+                let follows = last.run.run == fragment.run.run && last.number + 1 == fragment.number;
+                let fits = fragment.end_pts - first.first_pts <= ticks_max || !fragment.sync;
+                follows && fits
+            },
+        );
+        match parts.last_mut() {
+            Some(part) if goes_on => part.push(fragment),
+            _ if fragment.sync => parts.push(vec![fragment]),
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
+    let first_pts = part[0].first_pts;
+    let duration = part[part.len() - 1].end_pts - first_pts;
+    let mut bytes = fmp4::init_segment(&part[0].run.track, first_pts, Some(duration.max(0) as u64));
+    let index: Vec<(u32, u32)> =
+        part.iter().map(|f| (f.bytes, (f.end_pts - f.first_pts).clamp(0, u32::MAX.into()) as u32)).collect();
+    bytes.extend_from_slice(&fmp4::segment_index(first_pts, &index));
+    for fragment in part {
+        bytes.extend_from_slice(&ring::read_fragment(fragment)?);
+    }
+    Ok(bytes)
+}
+
+#[cfg(any())]
+fn still(mp4: Vec<u8>, at_ns: u64, clip: Uuid) -> Option<Vec<u8>> {
+    let made = crate::media::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
+    made.map_err(|error| tracing::warn!(%clip, %error, "clip has no thumbnail")).ok()
+}
+
+#[cfg(not(any()))]
+fn still(_mp4: Vec<u8>, _at_ns: u64, _clip: Uuid) -> Option<Vec<u8>> {
+    let _ = THUMBNAIL_WIDTH_MAX;
+    None
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> ClipError {
+    let path = path.to_owned();
+    move |source| ClipError::Io { what, path: path.clone(), source }
+}

@@ -1,0 +1,587 @@
+//! Fragmented MP4 (ISO/IEC 14496-12 and -15): init segments, fragments, and reading them back.
+//!
+//! Owns the byte format only. May not do I/O and may not change a picture: `mdat` holds the access
+//! units as they came, byte for byte and in order; parameter sets stand in the sample entry.
+//!
+//! **Time.** A run has one timeline in ticks of [`TIMESCALE`]; `tfdt` counts on it across segments, so
+//! that fragments of several segments can stand behind one init segment. RTP carries presentation
+//! times only: the decode times of a fragment are its presentation times in order, and the offsets
+//! between the two are signed (`trun` version 1). An edit list in the init segment makes a player
+//! begin at the first picture, however late on the timeline that is.
+
+use bytes::Bytes;
+
+use crate::model::Time;
+
+/// Ticks per second of a run's timeline; the clock rate of H.264 and H.265 over RTP (RFC 6184, 7798).
+pub const TIMESCALE: u32 = 90_000;
+
+/// Seconds from 1900 (NTP) to 1970 (Unix).
+const NTP_UNIX_SECONDS: i64 = 2_208_988_800;
+const TRACK: u32 = 1;
+const SAMPLE_SYNC: u32 = 0x0200_0000;
+const SAMPLE_NOT_SYNC: u32 = 0x0101_0000;
+/// `prft` flags: the time was taken when the picture was captured, and consistently so.
+const PRFT_CAPTURED: u32 = 24;
+/// `prft` flags: an arbitrary moment (here: arrival at the box), but consistently so.
+const PRFT_ARRIVED: u32 = 8;
+
+/// One access unit, in decode order.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Presentation time on the run's timeline, ticks.
+    pub pts: i64,
+    /// A decoder can begin here.
+    pub sync: bool,
+    /// NAL units with lengths of four bytes before them.
+    pub data: Bytes,
+}
+
+/// What an init segment says about the video.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// A `VisualSampleEntry` box with the parameter sets.
+    pub sample_entry: Vec<u8>,
+    pub width: u32,
+    pub height: u32,
+}
+
+/// Where the first sample of a fragment stands in time, for `prft`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WallClock {
+    pub time: Time,
+    /// By the camera's clock; else by arrival at the box.
+    pub camera: bool,
+}
+
+/// A fragment as bytes, and what it spans.
+#[derive(Debug, Clone)]
+pub struct Fragment {
+    pub bytes: Vec<u8>,
+    /// First presentation time and the end of the last picture, ticks.
+    pub first_pts: i64,
+    pub end_pts: i64,
+    /// Where decoding goes on: `tfdt` of the next fragment is not below this.
+    pub end_dts: i64,
+    /// It begins with a picture that can be decoded alone.
+    pub sync: bool,
+    pub samples: u32,
+}
+
+/// `ftyp` and `moov`. A player begins at `first_pts`; `duration` (ticks) is stated when it is known.
+pub fn init_segment(track: &Track, first_pts: i64, duration: Option<u64>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    put_box(&mut out, b"ftyp", |b| {
+        b.extend_from_slice(b"iso6\0\0\0\0iso6isommp41avc1");
+    });
+    put_box(&mut out, b"moov", |b| {
+        put_mvhd(b, duration);
+        put_box(b, b"trak", |b| put_trak(b, track, first_pts, duration));
+        put_box(b, b"mvex", |b| {
+            if let Some(duration) = duration {
+                put_full(b, b"mehd", 1, 0, |b| u64_be(b, duration));
+            }
+            put_full(b, b"trex", 0, 0, |b| {
+                for value in [TRACK, 1, 0, 0, 0] {
+                    u32_be(b, value);
+                }
+            });
+        });
+    });
+    out
+}
+
+/// `sidx` over whole fragments that follow it at once: lets a player know duration and seek.
+/// `fragments` are bytes and ticks of each.
+pub fn segment_index(first_pts: i64, fragments: &[(u32, u32)]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(40 + 12 * fragments.len());
+    put_full(&mut out, b"sidx", 1, 0, |b| {
+        u32_be(b, TRACK);
+        u32_be(b, TIMESCALE);
+        u64_be(b, first_pts.max(0) as u64);
+        u64_be(b, 0);
+        u16_be(b, 0);
+        u16_be(b, fragments.len().min(usize::from(u16::MAX)) as u16);
+        for &(bytes, ticks) in fragments.iter().take(usize::from(u16::MAX)) {
+            u32_be(b, bytes & 0x7fff_ffff);
+            u32_be(b, ticks);
+            // It starts with a stream access point of type 1.
+            u32_be(b, 0x9000_0000);
+        }
+    });
+    out
+}
+
+/// `prft`, `moof` and `mdat` of `samples`. `end_pts` is the presentation time of what follows, if it
+/// is known; `dts_from` is [`Fragment::end_dts`] of the fragment before.
+///
+/// # Panics
+/// If `samples` is empty; callers never close an empty fragment.
+pub fn fragment(
+    sequence: u32,
+    samples: &[Sample],
+    end_pts: Option<i64>,
+    dts_from: i64,
+    wall: Option<WallClock>,
+) -> Fragment {
+    let times = decode_times(samples, end_pts, dts_from);
+    let first_pts = samples.iter().map(|s| s.pts).min().expect("a fragment has samples");
+    let mut bytes = Vec::with_capacity(256 + samples.iter().map(|s| s.data.len() + 16).sum::<usize>());
+    if let Some(wall) = wall {
+        put_prft(&mut bytes, wall, first_pts);
+    }
+    let moof_at = bytes.len();
+    put_box(&mut bytes, b"moof", |b| {
+        put_full(b, b"mfhd", 0, 0, |b| u32_be(b, sequence));
+        put_box(b, b"traf", |b| {
+            put_full(b, b"tfhd", 0, 0x02_0000, |b| u32_be(b, TRACK));
+            put_full(b, b"tfdt", 1, 0, |b| u64_be(b, times.dts[0].max(0) as u64));
+            put_trun(b, samples, &times);
+        });
+    });
+    let moof_bytes = (bytes.len() - moof_at) as u32;
+    patch_data_offset(&mut bytes, moof_at, moof_bytes + 8);
+    put_box(&mut bytes, b"mdat", |b| samples.iter().for_each(|s| b.extend_from_slice(&s.data)));
+    Fragment {
+        bytes,
+        first_pts,
+        end_pts: times.end_pts,
+        end_dts: times.end_dts,
+        sync: samples[0].sync,
+        samples: samples.len() as u32,
+    }
+}
+
+/// A fragment that stands in a file, found again by its structure.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    pub bytes: usize,
+    pub wall: Option<WallClock>,
+    pub first_pts: i64,
+    pub end_pts: i64,
+    pub end_dts: i64,
+    pub sync: bool,
+    pub samples: u32,
+}
+
+/// The whole fragment that `bytes` begin with, or why there is none. Beyond the boxes it checks that
+/// the NAL units fill their samples exactly and that none holds a run of zeros, which no NAL unit may
+/// (ITU-T H.264, 7.4.1): a stretch that the disk never got is seen.
+pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
+    let (mut at, mut wall) = (0, None);
+    let (mut kind, mut body, mut end) = next_box(bytes, at)?;
+    if kind == *b"prft" {
+        wall = Some(read_prft(body).ok_or("prft is too short")?);
+        at = end;
+        (kind, body, end) = next_box(bytes, at)?;
+    }
+    if kind != *b"moof" {
+        return Err("no moof where a fragment should be");
+    }
+    let run = read_moof(body).ok_or("moof can't be read")?;
+    let (kind, data, end) = next_box(bytes, end)?;
+    if kind != *b"mdat" {
+        return Err("no mdat behind the moof");
+    }
+    check_nal_units(data, &run.sizes)?;
+    let dts_end: i64 = run.dts + run.durations.iter().map(|&d| i64::from(d)).sum::<i64>();
+    let (mut dts, mut first, mut last_end) = (run.dts, i64::MAX, i64::MIN);
+    for (duration, offset) in run.durations.iter().zip(&run.offsets) {
+        let pts = dts + i64::from(*offset);
+        first = first.min(pts);
+        last_end = last_end.max(pts);
+        dts += i64::from(*duration);
+    }
+    let end_pts = dts_end.max(last_end + 1);
+    let samples = run.sizes.len() as u32;
+    Ok(Found { bytes: end, wall, first_pts: first, end_pts, end_dts: dts_end, sync: run.sync, samples })
+}
+
+/// Length of the init segment (`ftyp`, `moov`) that `bytes` begin with, and its track.
+pub fn read_init(bytes: &[u8]) -> Result<(usize, Track), &'static str> {
+    let (kind, _, end) = next_box(bytes, 0)?;
+    if kind != *b"ftyp" {
+        return Err("it does not begin with ftyp");
+    }
+    let (kind, moov, end) = next_box(bytes, end)?;
+    if kind != *b"moov" {
+        return Err("no moov behind the ftyp");
+    }
+    let stsd = descend(moov, &[b"trak", b"mdia", b"minf", b"stbl", b"stsd"]).ok_or("no stsd")?;
+    let sample_entry = stsd.get(8..).filter(|e| e.len() > 36).ok_or("stsd is too short")?.to_vec();
+    let width = u32::from(u16::from_be_bytes([sample_entry[32], sample_entry[33]]));
+    let height = u32::from(u16::from_be_bytes([sample_entry[34], sample_entry[35]]));
+    Ok((end, Track { sample_entry, width, height }))
+}
+
+/// The body of the `avcC` (or `hvcC`) box in a sample entry: what a decoder wants to know first.
+pub fn codec_data(sample_entry: &[u8]) -> Option<&[u8]> {
+    const BEHIND_FIELDS: usize = 8 + 78;
+    let mut at = BEHIND_FIELDS;
+    loop {
+        let (kind, body, end) = next_box(sample_entry, at).ok()?;
+        if kind == *b"avcC" || kind == *b"hvcC" {
+            return Some(body);
+        }
+        at = end;
+    }
+}
+
+/// As in RFC 6381: `avc1.` and the three bytes behind the version of the `avcC`.
+pub fn codec_name(sample_entry: &[u8]) -> Option<String> {
+    let data = codec_data(sample_entry)?;
+    let kind = std::str::from_utf8(sample_entry.get(4..8)?).ok()?;
+    match kind {
+        "avc1" => Some(format!("avc1.{}", hex::encode(data.get(1..4)?))),
+        other => Some(other.to_owned()),
+    }
+}
+
+struct Times {
+    dts: Vec<i64>,
+    durations: Vec<u32>,
+    end_pts: i64,
+    end_dts: i64,
+}
+
+/// Presentation times in order are the decode times; they never go back behind `dts_from`.
+fn decode_times(samples: &[Sample], end_pts: Option<i64>, dts_from: i64) -> Times {
+    let mut dts: Vec<i64> = samples.iter().map(|s| s.pts).collect();
+    dts.sort_unstable();
+    let last_pts = *dts.last().expect("a fragment has samples");
+    let usual = usual_duration(&dts);
+    let mut floor = dts_from;
+    for time in &mut dts {
+        *time = (*time).max(floor);
+        floor = *time + 1;
+    }
+    let last = *dts.last().expect("a fragment has samples");
+    let end_pts = end_pts.filter(|&end| end > last_pts).unwrap_or(last_pts + usual);
+    let end_dts = end_pts.max(last + 1);
+    let ends = dts[1..].iter().copied().chain([end_dts]);
+    let durations = dts.iter().zip(ends).map(|(&from, to)| (to - from).clamp(1, u32::MAX.into()) as u32);
+    Times { durations: durations.collect(), dts, end_pts, end_dts }
+}
+
+/// The median distance of pictures; a tenth of a second when there is only one.
+fn usual_duration(sorted: &[i64]) -> i64 {
+    let mut steps: Vec<i64> = sorted.windows(2).map(|w| w[1] - w[0]).filter(|&d| d > 0).collect();
+    steps.sort_unstable();
+    steps.get(steps.len() / 2).copied().unwrap_or(i64::from(TIMESCALE) / 10)
+}
+
+fn put_mvhd(out: &mut Vec<u8>, duration: Option<u64>) {
+    put_full(out, b"mvhd", 1, 0, |b| {
+        u64_be(b, 0);
+        u64_be(b, 0);
+        u32_be(b, TIMESCALE);
+        // A movie in fragments has no samples of its own; `mehd` says how long it is.
+        u64_be(b, duration.unwrap_or(0));
+        u32_be(b, 0x0001_0000);
+        u16_be(b, 0x0100);
+        b.extend_from_slice(&[0; 10]);
+        put_matrix(b);
+        b.extend_from_slice(&[0; 24]);
+        u32_be(b, TRACK + 1);
+    });
+}
+
+fn put_trak(out: &mut Vec<u8>, track: &Track, first_pts: i64, duration: Option<u64>) {
+    // Flags: enabled, in the movie, in the preview.
+    put_full(out, b"tkhd", 1, 7, |b| {
+        u64_be(b, 0);
+        u64_be(b, 0);
+        u32_be(b, TRACK);
+        u32_be(b, 0);
+        u64_be(b, duration.unwrap_or(0));
+        b.extend_from_slice(&[0; 16]);
+        put_matrix(b);
+        u32_be(b, track.width << 16);
+        u32_be(b, track.height << 16);
+    });
+    put_box(out, b"edts", |b| {
+        put_full(b, b"elst", 1, 0, |b| {
+            u32_be(b, 1);
+            // 0: to the end, which fragments are still moving (14496-12, 8.6.6.1).
+            u64_be(b, duration.unwrap_or(0));
+            u64_be(b, first_pts.max(0) as u64);
+            u32_be(b, 0x0001_0000);
+        });
+    });
+    put_box(out, b"mdia", |b| {
+        put_full(b, b"mdhd", 1, 0, |b| {
+            u64_be(b, 0);
+            u64_be(b, 0);
+            u32_be(b, TIMESCALE);
+            u64_be(b, 0);
+            // Language "und".
+            u32_be(b, 0x55c4_0000);
+        });
+        put_full(b, b"hdlr", 0, 0, |b| {
+            u32_be(b, 0);
+            b.extend_from_slice(b"vide");
+            b.extend_from_slice(&[0; 12]);
+            b.extend_from_slice(b"camnet\0");
+        });
+        put_box(b, b"minf", |b| {
+            put_full(b, b"vmhd", 0, 1, |b| u64_be(b, 0));
+            put_box(b, b"dinf", |b| {
+                put_full(b, b"dref", 0, 0, |b| {
+                    u32_be(b, 1);
+                    put_full(b, b"url ", 0, 1, |_| {});
+                });
+            });
+            put_box(b, b"stbl", |b| {
+                put_full(b, b"stsd", 0, 0, |b| {
+                    u32_be(b, 1);
+                    b.extend_from_slice(&track.sample_entry);
+                });
+                for kind in [b"stts", b"stsc", b"stco"] {
+                    put_full(b, kind, 0, 0, |b| u32_be(b, 0));
+                }
+                put_full(b, b"stsz", 0, 0, |b| u64_be(b, 0));
+            });
+        });
+    });
+}
+
+fn put_prft(out: &mut Vec<u8>, wall: WallClock, media_time: i64) {
+    let flags = if wall.camera { PRFT_CAPTURED } else { PRFT_ARRIVED };
+    put_full(out, b"prft", 1, flags, |b| {
+        u32_be(b, TRACK);
+        u64_be(b, to_ntp(wall.time));
+        u64_be(b, media_time.max(0) as u64);
+    });
+}
+
+fn put_trun(out: &mut Vec<u8>, samples: &[Sample], times: &Times) {
+    // Data offset; per sample: duration, size, flags, composition offset.
+    put_full(out, b"trun", 1, 0x0f01, |b| {
+        u32_be(b, samples.len() as u32);
+        u32_be(b, 0);
+        for (i, sample) in samples.iter().enumerate() {
+            u32_be(b, times.durations[i]);
+            u32_be(b, sample.data.len() as u32);
+            u32_be(b, if sample.sync { SAMPLE_SYNC } else { SAMPLE_NOT_SYNC });
+            u32_be(b, (sample.pts - times.dts[i]) as i32 as u32);
+        }
+    });
+}
+
+/// The offset in `trun` is known only once the `moof` is complete.
+fn patch_data_offset(bytes: &mut [u8], moof_at: usize, offset: u32) {
+    // moof header 8, mfhd 16, traf header 8, tfhd 16, tfdt 20, trun header 12, count 4.
+    let at = moof_at + 8 + 16 + 8 + 16 + 20 + 12 + 4;
+    bytes[at..at + 4].copy_from_slice(&offset.to_be_bytes());
+}
+
+fn put_matrix(out: &mut Vec<u8>) {
+    for value in [0x0001_0000, 0, 0, 0, 0x0001_0000, 0, 0, 0, 0x4000_0000] {
+        u32_be(out, value);
+    }
+}
+
+fn put_box(out: &mut Vec<u8>, kind: &[u8; 4], body: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    u32_be(out, 0);
+    out.extend_from_slice(kind);
+    body(out);
+    let length = u32::try_from(out.len() - at).expect("limits keep a box far below 4 GiB");
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+}
+
+fn put_full(out: &mut Vec<u8>, kind: &[u8; 4], version: u8, flags: u32, body: impl FnOnce(&mut Vec<u8>)) {
+    put_box(out, kind, |b| {
+        u32_be(b, u32::from(version) << 24 | flags);
+        body(b);
+    });
+}
+
+fn u16_be(out: &mut Vec<u8>, value: u16) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+fn u32_be(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+fn u64_be(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+fn to_ntp(time: Time) -> u64 {
+    let ns = time.as_nanosecond() + i128::from(NTP_UNIX_SECONDS) * 1_000_000_000;
+    let (seconds, rest) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    // Rounded up, so that reading it back (rounded down) gives the same nanosecond.
+    let fraction = ((rest << 32) + 999_999_999) / 1_000_000_000;
+    ((seconds as u64) << 32).wrapping_add(fraction as u64)
+}
+
+/// The moment of an NTP timestamp, taken as lying in the era of 1900 to 2036 or the one after it.
+pub fn from_ntp(ntp: u64) -> Option<Time> {
+    let era: i64 = if ntp >> 63 == 0 { 1 << 32 } else { 0 };
+    let seconds = (ntp >> 32) as i64 + era - NTP_UNIX_SECONDS;
+    let ns = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
+    Time::new(seconds, ns as i32).ok()
+}
+
+type BoxFound<'a> = ([u8; 4], &'a [u8], usize);
+
+/// Kind, body and end of the box at `at`.
+fn next_box(bytes: &[u8], at: usize) -> Result<BoxFound<'_>, &'static str> {
+    let header = bytes.get(at..at + 8).ok_or("the file ends in a box header")?;
+    let length = u32::from_be_bytes(header[..4].try_into().expect("four bytes")) as usize;
+    if length < 8 {
+        return Err("a box has an impossible length");
+    }
+    let body = bytes.get(at + 8..at + length).ok_or("the file ends in a box")?;
+    Ok((header[4..8].try_into().expect("four bytes"), body, at + length))
+}
+
+fn descend<'a>(mut bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
+    for wanted in path {
+        let mut at = 0;
+        bytes = loop {
+            let (kind, body, end) = next_box(bytes, at).ok()?;
+            if kind == **wanted {
+                break body;
+            }
+            at = end;
+        };
+    }
+    Some(bytes)
+}
+
+fn read_prft(body: &[u8]) -> Option<WallClock> {
+    let ntp = u64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
+    Some(WallClock { time: from_ntp(ntp)?, camera: u32::from(body[3]) == PRFT_CAPTURED })
+}
+
+struct TrackRun {
+    dts: i64,
+    sync: bool,
+    durations: Vec<u32>,
+    sizes: Vec<u32>,
+    offsets: Vec<i32>,
+}
+
+/// Reads what [`fragment`] writes, no other form.
+fn read_moof(moof: &[u8]) -> Option<TrackRun> {
+    let traf = descend(moof, &[b"traf"])?;
+    let tfdt = descend(traf, &[b"tfdt"])?;
+    let dts = i64::try_from(u64::from_be_bytes(tfdt.get(4..12)?.try_into().ok()?)).ok()?;
+    let trun = descend(traf, &[b"trun"])?;
+    let word = |at: usize| Some(u32::from_be_bytes(trun.get(at..at + 4)?.try_into().ok()?));
+    let count = word(4)? as usize;
+    if word(0)? != 0x0100_0f01 || count == 0 || trun.len() != 12 + 16 * count {
+        return None;
+    }
+    let mut run = TrackRun { dts, sync: false, durations: vec![], sizes: vec![], offsets: vec![] };
+    for at in (12..trun.len()).step_by(16) {
+        run.durations.push(word(at)?);
+        run.sizes.push(word(at + 4)?);
+        run.offsets.push(word(at + 12)? as i32);
+    }
+    run.sync = word(20)? == SAMPLE_SYNC;
+    Some(run)
+}
+
+fn check_nal_units(mut data: &[u8], sizes: &[u32]) -> Result<(), &'static str> {
+    for &size in sizes {
+        let (mut sample, rest) = data.split_at_checked(size as usize).ok_or("mdat is too short")?;
+        data = rest;
+        while !sample.is_empty() {
+            let (length, rest) = sample.split_at_checked(4).ok_or("a sample ends in a length")?;
+            let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+            let (nal, rest) = rest.split_at_checked(length).ok_or("a NAL unit ends behind its sample")?;
+            if nal.is_empty() || has_three_zeros(nal) {
+                return Err("a NAL unit holds zeros that no encoder writes");
+            }
+            sample = rest;
+        }
+    }
+    if data.is_empty() { Ok(()) } else { Err("mdat is longer than its samples") }
+}
+
+fn has_three_zeros(bytes: &[u8]) -> bool {
+    // Any three neighbours hold one byte at an index divisible by three: look closer only there.
+    (2..bytes.len()).step_by(3).any(|i| {
+        bytes[i] == 0 && {
+            let near = &bytes[i - 2..(i + 3).min(bytes.len())];
+            near.windows(3).any(|w| w == [0, 0, 0])
+        }
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub fn nal(first: u8, length: usize) -> Bytes {
+        let mut bytes = (length as u32).to_be_bytes().to_vec();
+        bytes.push(first);
+        bytes.extend((1..length).map(|i| (i % 251) as u8 + 1));
+        Bytes::from(bytes)
+    }
+
+    fn samples(pts: &[i64]) -> Vec<Sample> {
+        let sample = |(i, &pts)| Sample { pts, sync: i == 0, data: nal(0x65, 20 + i) };
+        pts.iter().enumerate().map(sample).collect()
+    }
+
+    #[test]
+    fn a_fragment_is_found_again_with_its_times() {
+        // Presentation times, what follows, where decoding was; the span and the next decode time.
+        let cases: [(&[i64], Option<i64>, i64, (i64, i64, i64)); 5] = [
+            (&[900, 1000, 1100], Some(1200), 0, (900, 1200, 1200)),
+            (&[900, 1200, 1000, 1100], Some(1300), 900, (900, 1300, 1300)),
+            (&[900, 1000, 1100], None, 0, (900, 1200, 1200)),
+            (&[900], None, 0, (900, 9900, 9900)),
+            // Cut between a picture and those shown before it: decode times go on, never back.
+            (&[500, 600], Some(700), 800, (500, 700, 802)),
+        ];
+        for (pts, next, dts_from, (first, end, end_dts)) in cases {
+            let time: Time = "2026-03-01T17:00:00.123456789Z".parse().unwrap();
+            let wall = Some(WallClock { time, camera: true });
+            let made = fragment(7, &samples(pts), next, dts_from, wall);
+            assert_eq!((made.first_pts, made.end_pts, made.end_dts), (first, end, end_dts), "{pts:?}");
+            let mut file = made.bytes.clone();
+            file.extend_from_slice(b"tail");
+            let found = find_fragment(&file).unwrap();
+            assert_eq!((found.bytes, found.samples), (made.bytes.len(), pts.len() as u32));
+            assert_eq!((found.first_pts, found.end_dts, found.sync), (first, end_dts, true));
+            assert_eq!(found.wall, wall);
+        }
+    }
+
+    #[test]
+    fn a_torn_fragment_is_not_taken() {
+        let whole = fragment(1, &samples(&[0, 10, 20]), None, 0, None).bytes;
+        for cut in 0..whole.len() {
+            assert!(find_fragment(&whole[..cut]).is_err(), "{cut} bytes");
+        }
+        let mut zeros = whole.clone();
+        let at = zeros.len() - 12;
+        zeros[at..].fill(0);
+        assert!(find_fragment(&zeros).is_err());
+    }
+
+    #[test]
+    fn three_zeros_are_seen_wherever_they_stand() {
+        for length in 0..12usize {
+            for at in 0..=length {
+                let mut bytes = vec![1u8; length + 3];
+                bytes[at..at + 2].fill(0);
+                assert!(!has_three_zeros(&bytes), "two at {at} of {length}");
+                bytes[at + 2] = 0;
+                assert!(has_three_zeros(&bytes), "three at {at} of {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn ntp_times_round_trip_to_the_nanosecond() {
+        for text in ["1970-01-01T00:00:00Z", "2026-11-21T19:44:32.999999999Z", "2040-02-29T01:02:03.000000001Z"] {
+            let time: Time = text.parse().unwrap();
+            assert_eq!(from_ntp(to_ntp(time)), Some(time), "{text}");
+        }
+    }
+}

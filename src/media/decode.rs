@@ -1,0 +1,531 @@
+//! H.264 access units in, small grey pictures out: what the motion detector looks at.
+//!
+//! Owns one decoding pipeline of one camera. Never blocks its caller: what does not fit is skipped
+//! up to the next key frame and counted. A pipeline that fails, ends or silently gives nothing says
+//! so once; its owner then drops it and starts another. May not decide what moved.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use gst::prelude::*;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use tokio::sync::mpsc;
+
+use super::{MediaError, chain, element, error_detail, init};
+use crate::limits::{
+    ACCESS_UNIT_BYTES_MAX, DECODER_PENDING_FRAMES_MAX, DECODER_SILENT_FRAMES_MIN, DECODER_SILENT_MAX,
+    MOTION_QUEUE_MAX,
+};
+
+const PIPELINE: &str = "motion";
+
+/// A small grey picture, rows one after another without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GreyFrame {
+    /// Time of the access unit it was decoded from, as pushed.
+    pub pts_ns: u64,
+    pub width: usize,
+    pub height: usize,
+    pub pixels: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub enum DecoderOutput {
+    Frame(GreyFrame),
+    /// The pipeline is of no more use (`motion_pipeline_stalled`). Said once.
+    Fault {
+        detail: String,
+    },
+}
+
+/// One camera's decoder. Dropping it stops the pipeline, which may take some milliseconds.
+pub struct GreyDecoder {
+    pipeline: gst::Pipeline,
+    source: gst_app::AppSrc,
+    shared: Arc<Shared>,
+    watch: StallWatch,
+    skipping: bool,
+}
+
+impl GreyDecoder {
+    /// Starts a pipeline for a stream with these parameter sets (`codec_data`: the body of `avcC`).
+    /// Pictures come out of the receiver, `width` by `height`; `width` is a multiple of 4.
+    pub fn start(
+        codec_data: &[u8],
+        width: u32,
+        height: u32,
+    ) -> Result<(Self, mpsc::Receiver<DecoderOutput>), MediaError> {
+        init()?;
+        if width == 0 || height == 0 || !width.is_multiple_of(4) {
+            let detail = format!("a picture of {width} x {height} can't be asked for");
+            return Err(MediaError::Pipeline { pipeline: PIPELINE, detail });
+        }
+        // One place more than pictures may take, so that the fault always has room.
+        let (outputs, receiver) = mpsc::channel(MOTION_QUEUE_MAX + 1);
+        let shared = Arc::new(Shared::new(outputs));
+        let source = access_unit_source(codec_data);
+        let sink = grey_sink(width, height, &shared);
+        let pipeline = build(&source, &sink)?;
+        watch_bus(&pipeline, &shared);
+        // Owned from here on, so that an error on the way stops what was started.
+        let decoder =
+            Self { pipeline, source, shared, watch: StallWatch::default(), skipping: false };
+        decoder.pipeline.set_state(gst::State::Playing).map_err(|e| {
+            let detail = decoder.shared.fault_detail().unwrap_or_else(|| e.to_string());
+            MediaError::Pipeline { pipeline: PIPELINE, detail }
+        })?;
+        Ok((decoder, receiver))
+    }
+
+    /// Hands over one access unit (NAL units with 4-byte lengths, as in MP4). Does not wait: when the
+    /// pipeline is behind, access units are skipped up to the next key frame.
+    pub fn push(&mut self, access_unit: Bytes, pts_ns: u64) -> Result<(), MediaError> {
+        if let Some(detail) = self.shared.fault_detail() {
+            return Err(MediaError::Stopped(detail));
+        }
+        if access_unit.len() > ACCESS_UNIT_BYTES_MAX {
+            return Err(MediaError::TooLarge { what: "access unit", bytes: access_unit.len() });
+        }
+        self.shared.frames_in.fetch_add(1, Ordering::Relaxed);
+        let counts = Counts {
+            offered: self.frames_in(),
+            taken: self.frames_in() - self.frames_skipped(),
+            out: self.frames_out(),
+        };
+        if let Some(detail) = self.watch.check(counts, Instant::now()) {
+            self.shared.fault(detail.clone());
+            return Err(MediaError::Stopped(detail));
+        }
+        if self.must_skip(&access_unit) {
+            self.shared.frames_skipped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut buffer = gst::Buffer::from_slice(access_unit);
+        let fresh = buffer.get_mut().expect("a new buffer has one owner");
+        fresh.set_pts(gst::ClockTime::from_nseconds(pts_ns));
+        self.source.push_buffer(buffer).map(|_| ()).map_err(|e| {
+            let detail = self.shared.fault_detail().unwrap_or_else(|| format!("buffer refused: {e}"));
+            self.shared.fault(detail.clone());
+            MediaError::Stopped(detail)
+        })
+    }
+
+    /// True while the next access unit would not be skipped. For those who decode files, not cameras.
+    pub fn has_room(&self) -> bool {
+        self.source.property::<u64>("current-level-buffers") < MOTION_QUEUE_MAX as u64
+    }
+
+    /// Access units offered.
+    pub fn frames_in(&self) -> u64 {
+        self.shared.frames_in.load(Ordering::Relaxed)
+    }
+
+    /// Pictures that the decoder gave, read or not.
+    pub fn frames_out(&self) -> u64 {
+        self.shared.frames_out.load(Ordering::Relaxed)
+    }
+
+    /// Access units that were not decoded because the pipeline was behind.
+    pub fn frames_skipped(&self) -> u64 {
+        self.shared.frames_skipped.load(Ordering::Relaxed)
+    }
+
+    /// Pictures that were decoded but dropped because nobody had read the ones before.
+    pub fn frames_dropped(&self) -> u64 {
+        self.shared.frames_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Warnings on the bus: damaged pictures and the like; the last one is part of a later fault.
+    pub fn warnings(&self) -> u64 {
+        self.shared.warnings.load(Ordering::Relaxed)
+    }
+
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn must_skip(&mut self, access_unit: &[u8]) -> bool {
+        if !self.has_room() {
+            self.skipping = true;
+        } else if self.skipping && has_idr(access_unit) {
+            self.skipping = false;
+        }
+        self.skipping
+    }
+}
+
+impl Drop for GreyDecoder {
+    fn drop(&mut self) {
+        // Before the state, so that what the shutdown itself says is no fault.
+        self.shared.closing();
+        if let Err(error) = self.pipeline.set_state(gst::State::Null) {
+            tracing::warn!(%error, "motion pipeline does not stop");
+        }
+        if let Some(bus) = self.pipeline.bus() {
+            bus.unset_sync_handler();
+        }
+    }
+}
+
+/// What the pipeline's threads and the owner share.
+struct Shared {
+    outputs: mpsc::Sender<DecoderOutput>,
+    frames_in: AtomicU64,
+    frames_out: AtomicU64,
+    frames_skipped: AtomicU64,
+    frames_dropped: AtomicU64,
+    warnings: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    closing: bool,
+    fault: Option<String>,
+    last_warning: Option<String>,
+}
+
+impl Shared {
+    fn new(outputs: mpsc::Sender<DecoderOutput>) -> Self {
+        Self {
+            outputs,
+            frames_in: AtomicU64::new(0),
+            frames_out: AtomicU64::new(0),
+            frames_skipped: AtomicU64::new(0),
+            frames_dropped: AtomicU64::new(0),
+            warnings: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    fn frame(&self, frame: GreyFrame) {
+        self.frames_out.fetch_add(1, Ordering::Relaxed);
+        // The last place in the queue belongs to the fault; there is one thread that sends frames.
+        let sent = self.outputs.capacity() > 1 && self.outputs.try_send(DecoderOutput::Frame(frame)).is_ok();
+        if !sent {
+            self.frames_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn fault(&self, detail: String) {
+        let mut state = self.state();
+        if state.closing || state.fault.is_some() {
+            return;
+        }
+        let detail = match &state.last_warning {
+            Some(warning) => format!("{detail}; last warning: {warning}"),
+            None => detail,
+        };
+        state.fault = Some(detail.clone());
+        // Fails only if the reader is gone, who then needs no fault.
+        let _ = self.outputs.try_send(DecoderOutput::Fault { detail });
+    }
+
+    fn warning(&self, text: String) {
+        self.warnings.fetch_add(1, Ordering::Relaxed);
+        self.state().last_warning = Some(text);
+    }
+
+    fn fault_detail(&self) -> Option<String> {
+        self.state().fault.clone()
+    }
+
+    fn closing(&self) {
+        self.state().closing = true;
+    }
+}
+
+/// Tells a pipeline that takes frames but gives none. A pipeline that failed to negotiate takes
+/// every buffer and says nothing, so the bus alone is no proof of life.
+#[derive(Default)]
+struct StallWatch {
+    at_last_out: Counts,
+    /// When the first frame went in that has not led to a picture yet.
+    waiting_since: Option<Instant>,
+    last_push: Option<Instant>,
+}
+
+/// Frames offered by the owner, taken by the pipeline (offered less skipped), and given back by it.
+#[derive(Default, Clone, Copy, PartialEq)]
+struct Counts {
+    offered: u64,
+    taken: u64,
+    out: u64,
+}
+
+impl StallWatch {
+    /// Called with every frame that goes in, that frame counted.
+    fn check(&mut self, counts: Counts, now: Instant) -> Option<String> {
+        let paused = self.last_push.is_some_and(|last| now - last > DECODER_SILENT_MAX / 2);
+        self.last_push = Some(now);
+        if counts.out != self.at_last_out.out || paused {
+            // A decoder rightly holds some frames back while its input pauses.
+            self.at_last_out = Counts { offered: counts.offered - 1, taken: counts.taken - 1, ..counts };
+            self.waiting_since = None;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        let waited = now - since;
+        let offered = counts.offered - self.at_last_out.offered;
+        let taken = counts.taken.saturating_sub(self.at_last_out.taken);
+        // A burst fills the queue and is skipped from there on, so it does not reach the first limit.
+        let too_many = taken > DECODER_PENDING_FRAMES_MAX;
+        let too_long = offered > DECODER_SILENT_FRAMES_MIN && waited > DECODER_SILENT_MAX;
+        (too_many || too_long).then(|| {
+            let (waited_ms, out) = (waited.as_millis(), counts.out);
+            format!("{offered} frames went in over {waited_ms} ms and none came out ({out} before)")
+        })
+    }
+}
+
+fn access_unit_source(codec_data: &[u8]) -> gst_app::AppSrc {
+    let caps = gst::Caps::builder("video/x-h264")
+        .field("stream-format", "avc")
+        .field("alignment", "au")
+        .field("codec_data", gst::Buffer::from_slice(codec_data.to_vec()))
+        .build();
+    gst_app::AppSrc::builder()
+        .caps(&caps)
+        .format(gst::Format::Time)
+        .is_live(true)
+        .property("max-buffers", MOTION_QUEUE_MAX as u64)
+        .max_bytes(0)
+        .block(false)
+        .build()
+}
+
+fn grey_sink(width: u32, height: u32, shared: &Arc<Shared>) -> gst_app::AppSink {
+    let caps = gst::Caps::builder("video/x-raw")
+        .field("format", "GRAY8")
+        .field("width", width as i32)
+        .field("height", height as i32)
+        .build();
+    let shared = shared.clone();
+    let on_sample = move |sink: &gst_app::AppSink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let Some(frame) = grey_frame(&sample, width as usize, height as usize) else {
+            shared.fault("a decoded picture has no time or the wrong size".into());
+            return Err(gst::FlowError::Error);
+        };
+        shared.frame(frame);
+        Ok(gst::FlowSuccess::Ok)
+    };
+    gst_app::AppSink::builder()
+        .caps(&caps)
+        .sync(false)
+        .max_buffers(2)
+        .enable_last_sample(false)
+        .callbacks(gst_app::AppSinkCallbacks::builder().new_sample(on_sample).build())
+        .build()
+}
+
+fn grey_frame(sample: &gst::Sample, width: usize, height: usize) -> Option<GreyFrame> {
+    let buffer = sample.buffer()?;
+    let pts_ns = buffer.pts()?.nseconds();
+    let map = buffer.map_readable().ok()?;
+    // Rows of GRAY8 are padded to 4 bytes; `start` asks for widths that need no padding.
+    (map.len() == width * height).then(|| GreyFrame { pts_ns, width, height, pixels: map.to_vec() })
+}
+
+fn build(source: &gst_app::AppSrc, sink: &gst_app::AppSink) -> Result<gst::Pipeline, MediaError> {
+    let pipeline = gst::Pipeline::new();
+    let parse = element("h264parse")?;
+    let decode = element("avdec_h264")?;
+    decode.set_property("max-threads", 1i32);
+    let scale = element("videoscale")?;
+    scale.set_property_from_str("method", "bilinear");
+    scale.set_property("add-borders", false);
+    let convert = element("videoconvert")?;
+    chain(
+        &pipeline,
+        PIPELINE,
+        &[source.upcast_ref(), &parse, &decode, &scale, &convert, sink.upcast_ref()],
+    )?;
+    Ok(pipeline)
+}
+
+/// Reads the bus in the thread that posts, so that no thread or main loop waits for it.
+fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+    let bus = pipeline.bus().expect("a pipeline has a bus");
+    let shared = shared.clone();
+    bus.set_sync_handler(move |_, message| {
+        match message.view() {
+            gst::MessageView::Error(error) => shared.fault(error_detail(error)),
+            gst::MessageView::Eos(_) => shared.fault("the pipeline ended unasked".into()),
+            gst::MessageView::Warning(warning) => shared.warning(warning.error().to_string()),
+            _ => {}
+        }
+        gst::BusSyncReply::Drop
+    });
+}
+
+/// True if an access unit (4-byte lengths) holds a slice of a key frame.
+fn has_idr(mut access_unit: &[u8]) -> bool {
+    const IDR: u8 = 5;
+    while let Some((length, rest)) = access_unit.split_first_chunk::<4>() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if rest.first().is_some_and(|header| header & 0x1f == IDR) {
+            return true;
+        }
+        access_unit = rest.get(length..).unwrap_or_default();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::media::testing::{AvcStream, avc_stream};
+
+    const FRAME_NS: u64 = 100_000_000;
+
+    /// Pushes with back pressure, as a file reader would, and collects what comes out.
+    fn decode_all(stream: &AvcStream) -> (Vec<DecoderOutput>, GreyDecoder) {
+        let (mut decoder, mut outputs) = GreyDecoder::start(&stream.codec_data, 160, 90).unwrap();
+        let mut got = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for (access_unit, pts) in &stream.access_units {
+            while !decoder.has_room() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            if decoder.push(access_unit.clone(), *pts).is_err() {
+                break;
+            }
+            while let Ok(output) = outputs.try_recv() {
+                got.push(output);
+            }
+        }
+        while (got.len() as u64) < decoder.frames_in() && Instant::now() < deadline {
+            match outputs.try_recv() {
+                Ok(output @ DecoderOutput::Fault { .. }) => {
+                    got.push(output);
+                    break;
+                }
+                Ok(output) => got.push(output),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        (got, decoder)
+    }
+
+    #[test]
+    fn every_access_unit_becomes_a_grey_picture_with_its_time() {
+        let stream = avc_stream(640, 360, 10, 150);
+        let (got, decoder) = decode_all(&stream);
+        assert_eq!(decoder.frames_in(), 150);
+        assert_eq!(decoder.frames_out(), 150);
+        assert_eq!(decoder.frames_skipped() + decoder.frames_dropped(), 0);
+        for (output, (_, pts)) in got.iter().zip(&stream.access_units) {
+            let DecoderOutput::Frame(frame) = output else { panic!("{output:?}") };
+            assert_eq!((frame.pts_ns, frame.width, frame.height), (*pts, 160, 90));
+            assert_eq!(frame.pixels.len(), 160 * 90);
+        }
+        let DecoderOutput::Frame(first) = &got[0] else { panic!() };
+        assert!(first.pixels.iter().any(|&p| p > 150) && first.pixels.iter().any(|&p| p < 60), "bars have contrast");
+    }
+
+    #[test]
+    fn a_pipeline_that_gives_nothing_is_a_fault_once() {
+        let delimiter = Bytes::from_static(&[0, 0, 0, 2, 9, 0xf0]);
+        let stream = avc_stream(640, 360, 10, 1);
+        let mut only_delimiters = AvcStream { codec_data: stream.codec_data, access_units: Vec::new() };
+        for n in 0..200 {
+            only_delimiters.access_units.push((delimiter.clone(), n * FRAME_NS));
+        }
+        let (got, mut decoder) = decode_all(&only_delimiters);
+        assert!(matches!(got.as_slice(), [DecoderOutput::Fault { .. }]), "{got:?}");
+        assert!(matches!(decoder.push(delimiter, 0), Err(MediaError::Stopped(_))));
+    }
+
+    #[test]
+    fn bytes_that_are_no_video_are_a_fault() {
+        let stream = avc_stream(640, 360, 10, 1);
+        for codec_data in [vec![], vec![1, 2, 3], stream.codec_data] {
+            let junk = AvcStream {
+                codec_data,
+                access_units: (0..200).map(|n| (Bytes::from(vec![0xa5; 2000]), n * FRAME_NS)).collect(),
+            };
+            let (got, _) = decode_all(&junk);
+            assert!(matches!(got.last(), Some(DecoderOutput::Fault { .. })), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn a_decoder_that_falls_behind_skips_to_a_key_frame_and_goes_on() {
+        let stream = avc_stream(1280, 720, 10, 400);
+        let (flood, calm) = stream.access_units.split_at(300);
+        let (mut decoder, mut outputs) = GreyDecoder::start(&stream.codec_data, 160, 90).unwrap();
+        for (access_unit, pts) in flood {
+            decoder.push(access_unit.clone(), *pts).expect("a burst is no fault");
+        }
+        let skipped = decoder.frames_skipped();
+        assert!(skipped > 0, "memory is faster than the decoder");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut last_pts = 0;
+        for (access_unit, pts) in calm {
+            while !decoder.has_room() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            decoder.push(access_unit.clone(), *pts).unwrap();
+        }
+        while last_pts < calm[calm.len() - 1].1 && Instant::now() < deadline {
+            match outputs.try_recv() {
+                Ok(DecoderOutput::Frame(frame)) => last_pts = frame.pts_ns,
+                Ok(fault) => panic!("{fault:?}"),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        assert_eq!(last_pts, calm[calm.len() - 1].1);
+        assert!(decoder.frames_skipped() - skipped < 20, "skips only up to the next key frame");
+    }
+
+    #[test]
+    fn silence_is_a_stall_only_while_frames_keep_going_in() {
+        let start = Instant::now();
+        // (name, step between pushes in ms, pushes, frames out after n pushes, stalled)
+        type Case = (&'static str, u64, u64, fn(u64) -> u64, bool);
+        let table: [Case; 6] = [
+            ("all come out", 100, 1000, |n| n, false),
+            ("some are held back for reordering", 100, 1000, |n| n.saturating_sub(16), false),
+            ("none comes out of a fast camera", 20, 200, |_| 0, true),
+            ("none comes out of a slow camera", 1000, 30, |_| 0, true),
+            ("a handful does not make a stall", 1000, 15, |_| 0, false),
+            ("they stop coming after a while", 100, 400, |n| n.min(200), true),
+        ];
+        for (name, step_ms, pushes, out_after, stalled) in table {
+            let mut watch = StallWatch::default();
+            let found = (1..=pushes).any(|n| {
+                let counts = Counts { offered: n, taken: n, out: out_after(n - 1) };
+                watch.check(counts, start + Duration::from_millis(n * step_ms)).is_some()
+            });
+            assert_eq!(found, stalled, "{name}");
+        }
+        let mut watch = StallWatch::default();
+        for n in 1..=20 {
+            // A camera that was away for a minute between two frames.
+            let at = start + Duration::from_secs(n * 60);
+            assert_eq!(watch.check(Counts { offered: n, taken: n, out: 0 }, at), None);
+        }
+    }
+
+    #[test]
+    fn a_key_frame_is_known_by_its_slices() {
+        for (access_unit, expected) in [
+            (&[0, 0, 0, 2, 9, 0xf0, 0, 0, 0, 2, 0x65, 1][..], true),
+            (&[0, 0, 0, 2, 0x41, 1][..], false),
+            (&[0, 0, 0, 200, 0x41, 1][..], false),
+            (&[0, 0][..], false),
+            (&[][..], false),
+        ] {
+            assert_eq!(has_idr(access_unit), expected, "{access_unit:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Real RTSP servers for the demo and the tests.

@@ -1,0 +1,1 @@
+//! One JPEG out of a clip.

@@ -17,7 +17,7 @@ packages=(
 )
 if [ "$what" = test ]; then
   # Real parts that the tests run against.
-  packages+=(ffmpeg mosquitto python3 procps)
+  packages+=(ffmpeg mosquitto mosquitto-clients python3 procps)
   . /etc/os-release
   if [ "${ID:-}" = ubuntu ]; then
     # Ubuntu's chromium is a snap, which does not run in a container: the browser test says so there.

@@ -1,0 +1,182 @@
+//! Real footage through the whole line: RTSP server → box → broker → hub → search → clip, bit for bit.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use camnet::media::rtsp_server::{Repeat, RtspServer};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::world::{HubWorld, run, video, wait_for};
+
+/// Seconds of still picture (with sensor-like noise) before and after the moving part.
+const STILL_S: f64 = 12.0;
+
+/// NAL units of an Annex B stream, without parameter sets (types 7 and 8).
+fn nal_units(annex_b: &[u8]) -> Vec<Vec<u8>> {
+    let mut starts = Vec::new();
+    for at in 0..annex_b.len().saturating_sub(3) {
+        if annex_b[at..at + 3] == [0, 0, 1] {
+            starts.push(at);
+        }
+    }
+    let mut units = Vec::new();
+    for (n, &start) in starts.iter().enumerate() {
+        let end = starts.get(n + 1).copied().unwrap_or(annex_b.len());
+        let mut unit = &annex_b[start + 3..end];
+        // A zero before the next start code belongs to that code, not to the unit (H.264, B.1.1).
+        while let [rest @ .., 0] = unit {
+            unit = rest;
+        }
+        if !unit.is_empty() && !matches!(unit[0] & 0x1f, 7 | 8) {
+            units.push(unit.to_vec());
+        }
+    }
+    units
+}
+
+/// The H.264 stream of a file as it stands in it.
+fn annex_b(file: &Path) -> Vec<u8> {
+    let out = file.with_extension("h264");
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-i"])
+        .arg(file)
+        .args(["-an", "-c:v", "copy", "-bsf:v", "h264_mp4toannexb", "-f", "h264"])
+        .arg(&out));
+    std::fs::read(out).unwrap()
+}
+
+/// A still span, the file's first seconds of movement, and a still span again; with noise as a sensor has it.
+fn with_still_spans(dir: &Path, source: &Path) -> PathBuf {
+    let out = dir.join("still.mp4");
+    let filter = format!(
+        "tpad=start_duration={STILL_S}:start_mode=clone:stop_duration={STILL_S}:stop_mode=clone,noise=alls=6:allf=t,format=yuv420p"
+    );
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-t", "20", "-i"])
+        .arg(source)
+        .args(["-an", "-vf", &filter, "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "20"])
+        .args(["-b:v", "1500k"])
+        .arg(&out));
+    out
+}
+
+fn time(value: &Value) -> Timestamp {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let sources = [
+        ("cam-01", video("car-detection.mp4")),
+        ("cam-02", video("one-by-one-person-detection.mp4")),
+        ("cam-03", with_still_spans(dir.path(), &video("car-detection.mp4"))),
+    ];
+    let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
+    let _hub = world.start().await;
+    let server = RtspServer::start(0, None).unwrap();
+    let mut cameras = Vec::new();
+    for (camera, file) in &sources {
+        server.mount_file(camera, file, Repeat::Once).unwrap();
+        cameras.push(format!("[[camera]]\nid = \"{camera}\"\nurl = \"{}\"\n", server.url(camera)));
+    }
+    world.box_config("box-01", &cameras[0]);
+    world.box_config("box-02", &cameras[1..].concat());
+    let began = Timestamp::now();
+    let boxes = [world.start_box("box-01"), world.start_box("box-02")];
+
+    // Each stream plays once; then the camera is gone, which the account says.
+    for (camera, _) in &sources {
+        wait_for("the end of the stream", Duration::from_secs(240), || async {
+            let coverage = coverage(&world, camera, began).await;
+            let recorded = coverage.iter().position(|span| span["state"] == "recorded")?;
+            coverage[recorded..].iter().any(|span| span["state"] == "gap").then_some(())
+        })
+        .await;
+    }
+    wait_for("all clips at the hub", Duration::from_secs(60), || async {
+        let clips = world.all(&format!("/api/v1/clips?from={began}&limit=100"), "clips").await;
+        (!clips.is_empty() && clips.iter().all(|clip| clip["where"] == "hub")).then_some(())
+    })
+    .await;
+
+    let places = world.get("/api/v1/places").await;
+    for (camera, file) in &sources {
+        let clips = clips_near(&world, &places, camera, began).await;
+        assert!(clips.len() >= 2, "{camera}: {} clips", clips.len());
+        check_bits(&world, dir.path(), &clips, file).await;
+    }
+    check_still_spans(&world, &places, began).await;
+
+    let elsewhere = world.get(&format!("/api/v1/clips?from={began}&lat=21.03&lon=105.85&radius_m=500")).await;
+    assert_eq!(elsewhere["clips"].as_array().unwrap().len(), 0, "no camera stands in Hà Nội");
+    let before = world.get("/api/v1/clips?from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z&device=cam-01").await;
+    assert_eq!(before["clips"].as_array().unwrap().len(), 0, "nothing was recorded then");
+    for process in boxes {
+        process.stop();
+    }
+}
+
+async fn coverage(world: &HubWorld, camera: &str, from: Timestamp) -> Vec<Value> {
+    let answer = world.get(&format!("/api/v1/clips?from={from}&device={camera}&limit=1")).await;
+    answer["coverage"][0]["spans"].as_array().unwrap().clone()
+}
+
+/// Clips of one camera, asked for by the point at which it stands.
+async fn clips_near(world: &HubWorld, places: &Value, camera: &str, from: Timestamp) -> Vec<Value> {
+    let of = |list: &str, id: &Value| {
+        let all = places[list].as_array().unwrap();
+        all.iter().find(|item| item["id"] == *id).unwrap().clone()
+    };
+    let device = of("devices", &Value::from(camera));
+    let point = of("sites", &device["site"])["point"].clone();
+    let question = format!("lat={}&lon={}&radius_m=30&from={from}&order=oldest", point["lat"], point["lon"]);
+    let mut clips = world.all(&format!("/api/v1/clips?{question}"), "clips").await;
+    assert!(clips.iter().all(|clip| clip["distance_m"].as_f64().unwrap() <= 30.0));
+    clips.retain(|clip| clip["device"]["id"] == camera);
+    clips
+}
+
+/// The clip's NAL units stand in the source, in this order and without a hole; ffprobe has nothing to say.
+async fn check_bits(world: &HubWorld, dir: &Path, clips: &[Value], source: &Path) {
+    let copy = dir.join("source.mp4");
+    std::fs::copy(source, &copy).unwrap();
+    let original = nal_units(&annex_b(&copy));
+    for clip in clips {
+        let id = clip["id"].as_str().unwrap();
+        let bytes = world.bytes(clip["links"]["video"].as_str().unwrap()).await;
+        assert_eq!(camnet::model::Sha256Hash::of(&bytes).to_string(), clip["sha256"], "{id}");
+        let file = dir.join(format!("{id}.mp4"));
+        std::fs::write(&file, &bytes).unwrap();
+        let stored = nal_units(&annex_b(&file));
+        assert!(stored.len() > 10, "{id}: {} NAL units", stored.len());
+        let found = original.windows(stored.len()).any(|window| window == stored);
+        assert!(found, "{id}: its {} NAL units do not stand in {} as they are", stored.len(), source.display());
+
+        let probe = Command::new("ffprobe").args(["-v", "warning", "-show_streams"]).arg(&file).output().unwrap();
+        assert!(probe.status.success());
+        assert_eq!(String::from_utf8_lossy(&probe.stderr), "", "ffprobe warns about {id}");
+        let decode =
+            Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&file).args(["-f", "null", "-"]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&decode.stderr), "", "ffmpeg warns about {id}");
+
+        let still = world.bytes(clip["links"]["thumbnail"].as_str().unwrap()).await;
+        assert_eq!(&still[..2], [0xff, 0xd8], "the thumbnail of {id} is a JPEG");
+    }
+}
+
+/// No event lies wholly in a span where nothing moves.
+async fn check_still_spans(world: &HubWorld, places: &Value, began: Timestamp) {
+    let spans = coverage(world, "cam-03", began).await;
+    let recorded = spans.iter().find(|span| span["state"] == "recorded").unwrap();
+    let first_picture = time(&recorded["start"]);
+    let seconds = |value: &Value| time(value).duration_since(first_picture).as_secs_f64();
+    let clips = clips_near(world, places, "cam-03", began).await;
+    for clip in &clips {
+        let (start, end) = (seconds(&clip["motion_start"]), seconds(&clip["motion_end"]));
+        let is_in_still = end < STILL_S || start > STILL_S + 20.0;
+        assert!(!is_in_still, "an event from {start} to {end} s, where nothing moves");
+    }
+}

@@ -143,3 +143,29 @@ pub const SEARCH_RADIUS_M_MAX: f64 = 50_000.0;
 pub const SEARCH_CAMERAS_MAX: usize = 2_000;
 /// Coverage spans per camera in one answer; beyond it the answer says `truncated`.
 pub const SEARCH_SPANS_MAX: usize = 2_000;
+/// Memory of the embedded index's cache.
+pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
+/// Entries that one query of the index may touch; a page that reaches it ends early and has a next one.
+pub const INDEX_SCAN_MAX: usize = 100_000;
+/// Clock corrections of one box that are applied: the newest.
+pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
+/// Events per page: default and most.
+pub const PAGE_EVENTS: usize = 100;
+pub const PAGE_EVENTS_MAX: usize = 1_000;
+/// Entries of the access log, and of what was set aside, in one answer: default and most.
+pub const PAGE_LIST: usize = 100;
+pub const PAGE_LIST_MAX: usize = 1_000;
+/// Devices that one question may name.
+pub const SEARCH_DEVICES_MAX: usize = 500;
+/// Characters of a purpose.
+pub const PURPOSE_CHARS_MAX: usize = 500;
+/// Bytes of a registry file.
+pub const REGISTRY_BYTES_MAX: u64 = 32 << 20;
+/// Connections of boxes for uploads at once.
+pub const BOX_CONNECTIONS_MAX: usize = 4_096;
+/// A box must finish its TLS handshake within this.
+pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// An upload's body may pause this long before what came is kept and the request ended.
+pub const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
+/// An unfinished upload that nobody touched for this long is removed.
+pub const UPLOAD_STALE_AFTER: Duration = Duration::from_secs(48 * 3600);

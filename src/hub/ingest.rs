@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc as std_mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry as Metrics};
@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::catalog::Catalog;
+use super::status::HubStatus;
 use super::truth::{HubRecord, JournalTruth, Outcome, StoredFile, Truth, TruthItem, read_from};
 use crate::limits::{BATCH_EVENTS_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX, INGEST_QUEUE_MAX};
 use crate::model::{BoxId, DeviceId, Epoch, Time};
@@ -53,31 +54,6 @@ impl TruthHandle {
         let (done, answer) = oneshot::channel();
         self.work.send(Work::Stored { file, done }).await.map_err(|_| IngestError::Stopping)?;
         answer.await.map_err(|_| IngestError::Stopping)?
-    }
-}
-
-/// What the rest of the hub may know about ingest.
-#[derive(Default)]
-pub struct IngestState {
-    /// The link to the broker is up.
-    pub link_up: AtomicBool,
-    /// Position of the next record of the truth.
-    pub durable: AtomicU64,
-    /// Position of the next record that the index lacks.
-    pub indexed: AtomicU64,
-    /// Boxes as their status topic says.
-    online: Mutex<HashMap<BoxId, bool>>,
-}
-
-impl IngestState {
-    /// Whether the box is connected to the broker; None if it never said.
-    pub fn online(&self, box_id: &BoxId) -> Option<bool> {
-        self.online.lock().expect("no panic holds it").get(box_id).copied()
-    }
-
-    /// The index has all that the truth has.
-    pub fn is_caught_up(&self) -> bool {
-        self.indexed.load(Ordering::Acquire) >= self.durable.load(Ordering::Acquire)
     }
 }
 
@@ -120,72 +96,19 @@ impl Counters {
     }
 }
 
-/// Ingest, running.
+/// Ingest, running. Its threads end when every handle is gone and what waited is done.
 pub struct Ingest {
     pub handle: TruthHandle,
-    pub state: Arc<IngestState>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    pub threads: Threads,
 }
 
-/// Starts both threads and returns when the index has caught up with the journal.
-pub fn start(
-    truth: JournalTruth,
-    catalog: Arc<dyn Catalog>,
-    speaks_for: SpeaksFor,
-    link: LinkSender,
-    metrics: &Metrics,
-) -> anyhow::Result<Ingest> {
-    let state = Arc::new(IngestState::default());
-    state.durable.store(truth.next(), Ordering::Release);
-    let counters = Arc::new(Counters::register(metrics)?);
-    let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
-    let mut indexer =
-        Indexer { journal_dir: truth.dir(), catalog, state: state.clone(), counters: counters.clone() };
-    indexer.catch_up(truth.next())?;
-    let index_thread =
-        std::thread::Builder::new().name("indexer".into()).spawn(move || indexer.run(batch_queue))?;
-    let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
-    let worker = Worker {
-        truth,
-        speaks_for,
-        link,
-        batches,
-        state: state.clone(),
-        counters,
-        asked_for_epoch: HashMap::new(),
-    };
-    let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
-    Ok(Ingest { handle: TruthHandle { work }, state, threads: vec![ingest_thread, index_thread] })
-}
+/// The two threads.
+pub struct Threads(Vec<std::thread::JoinHandle<()>>);
 
-/// Batches that wait for the index before ingest waits too.
-const INDEX_BATCHES_MAX: usize = 64;
-
-impl Ingest {
-    /// Takes what the MQTT link brings until the link ends.
-    pub async fn serve_link(&self, mut events: mpsc::Receiver<LinkEvent>) {
-        while let Some(event) = events.recv().await {
-            match event {
-                LinkEvent::Up { connection } => {
-                    tracing::info!(connection, "mqtt link is up");
-                    self.state.link_up.store(true, Ordering::Release);
-                }
-                LinkEvent::Down { .. } => self.state.link_up.store(false, Ordering::Release),
-                LinkEvent::Published { .. } => {}
-                LinkEvent::Message(message) => {
-                    if self.handle.work.send(Work::Message(message)).await.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
-    /// Lets go of the queue and waits until both threads have finished what they had. Other clones of the
-    /// handle must be gone, or this waits for them.
-    pub fn stop(self) {
-        drop(self.handle);
-        for thread in self.threads {
+impl Threads {
+    /// Waits until both have finished what they had. Blocks until every handle is gone.
+    pub fn join(self) {
+        for thread in self.0 {
             if thread.join().is_err() {
                 tracing::error!("an ingest thread panicked");
             }
@@ -193,13 +116,69 @@ impl Ingest {
     }
 }
 
+/// Starts both threads and returns when the index has caught up with the journal. Blocking.
+pub fn start(
+    truth: JournalTruth,
+    catalog: Arc<dyn Catalog>,
+    speaks_for: SpeaksFor,
+    link: LinkSender,
+    status: Arc<HubStatus>,
+    metrics: &Metrics,
+) -> anyhow::Result<Ingest> {
+    status.journal_next.store(truth.next(), Ordering::Release);
+    let counters = Arc::new(Counters::register(metrics)?);
+    let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
+    let mut indexer = Indexer { journal_dir: truth.dir(), catalog };
+    indexer.catch_up(truth.next(), |_, _| {})?;
+    let index_failures = counters.index_failures.clone();
+    let index_thread = std::thread::Builder::new()
+        .name("indexer".into())
+        .spawn(move || indexer.run(batch_queue, &index_failures))?;
+    let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
+    let worker = Worker { truth, speaks_for, link, batches, status, counters, asked_for_epoch: HashMap::new() };
+    let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
+    Ok(Ingest { handle: TruthHandle { work }, threads: Threads(vec![ingest_thread, index_thread]) })
+}
+
+/// Brings an index up to `upto` from the journal in `journal_dir`, telling how far it is. Blocking.
+pub fn rebuild(
+    journal_dir: PathBuf,
+    catalog: Arc<dyn Catalog>,
+    upto: u64,
+    progress: impl FnMut(u64, u64),
+) -> anyhow::Result<()> {
+    Indexer { journal_dir, catalog }.catch_up(upto, progress)
+}
+
+/// Takes what the MQTT link brings until the link ends.
+pub async fn serve_link(handle: TruthHandle, status: Arc<HubStatus>, mut events: mpsc::Receiver<LinkEvent>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            LinkEvent::Up { connection } => {
+                tracing::info!(connection, "mqtt link is up");
+                status.broker_up.store(true, Ordering::Release);
+            }
+            LinkEvent::Down { .. } => status.broker_up.store(false, Ordering::Release),
+            LinkEvent::Published { .. } => {}
+            LinkEvent::Message(message) => {
+                if handle.work.send(Work::Message(message)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Batches that wait for the index before ingest waits too.
+const INDEX_BATCHES_MAX: usize = 64;
+
 /// The ingest thread.
 struct Worker {
     truth: JournalTruth,
     speaks_for: SpeaksFor,
     link: LinkSender,
     batches: std_mpsc::SyncSender<Batch>,
-    state: Arc<IngestState>,
+    status: Arc<HubStatus>,
     counters: Arc<Counters>,
     asked_for_epoch: HashMap<(BoxId, Epoch), Instant>,
 }
@@ -266,7 +245,7 @@ impl Worker {
         let body: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
         let Some(online) = body["online"].as_bool() else { return };
         tracing::info!(%box_id, online, "box status");
-        self.state.online.lock().expect("no panic holds it").insert(box_id, online);
+        self.status.set_online(&box_id, online);
     }
 
     fn take_events(&self, box_id: &BoxId, message: &Message, group: &mut Group) {
@@ -344,7 +323,7 @@ impl Worker {
         };
         self.counters.commits.inc();
         self.count(&appended.outcomes, &appended.written);
-        self.state.durable.store(appended.first + appended.written.len() as u64, Ordering::Release);
+        self.status.journal_next.store(appended.first + appended.written.len() as u64, Ordering::Release);
         for ack in group.acks {
             let _ = self.link.ack_blocking(ack);
         }
@@ -427,27 +406,24 @@ fn places_of(message: &Message) -> Option<(Epoch, u64, u64)> {
 struct Indexer {
     journal_dir: PathBuf,
     catalog: Arc<dyn Catalog>,
-    state: Arc<IngestState>,
-    counters: Arc<Counters>,
 }
 
 impl Indexer {
-    fn run(mut self, batches: std_mpsc::Receiver<Batch>) {
+    fn run(mut self, batches: std_mpsc::Receiver<Batch>, failures: &IntCounter) {
         while let Ok((first, records)) = batches.recv() {
             let upto = first + records.len() as u64;
             if self.catalog.applied() == first && self.catalog.apply(first, &records).is_ok() {
-                self.state.indexed.store(upto, Ordering::Release);
                 continue;
             }
-            self.counters.index_failures.inc();
-            if let Err(error) = self.catch_up(upto) {
+            failures.inc();
+            if let Err(error) = self.catch_up(upto, |_, _| {}) {
                 tracing::error!(%error, "the index lags behind; it goes on with the next events");
             }
         }
     }
 
     /// Applies what the catalog lacks, from the journal.
-    fn catch_up(&mut self, upto: u64) -> anyhow::Result<()> {
+    fn catch_up(&mut self, upto: u64, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<()> {
         let mut from = self.catalog.applied();
         if from < upto {
             tracing::info!(from, upto, "the index catches up with the journal");
@@ -477,6 +453,7 @@ impl Indexer {
             }
             if records.len() >= COMMIT_EVENTS_MAX {
                 self.apply(&mut from, &mut records)?;
+                progress(from, upto);
             }
         }
         self.apply(&mut from, &mut records)
@@ -488,7 +465,6 @@ impl Indexer {
             *from += records.len() as u64;
             records.clear();
         }
-        self.state.indexed.store(*from, Ordering::Release);
         Ok(())
     }
 }

@@ -8,6 +8,382 @@
 //! Owns everything on the server side. May not connect to a box: boxes connect to the hub. Ingest and
 //! search meet only in the catalog.
 
-pub mod catalog;
-pub mod ingest;
+pub mod certificates;
+pub mod config;
+pub mod status;
+
 pub mod truth;
+
+pub mod ingest;
+
+pub mod catalog;
+
+pub mod registry;
+
+pub mod clips;
+
+pub mod access;
+
+pub mod search;
+
+pub mod metrics;
+
+pub mod web;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{DRAIN_MAX, MQTT_INFLIGHT_MAX};
+use crate::model::{BoxId, DeviceId, Time};
+use crate::mqtt::{self, HUB_NAME, LinkConfig};
+use crate::tls::{self, Identity};
+use crate::wire::TopicKind;
+use access::Gate;
+use catalog::Catalog;
+use catalog::embedded::Embedded;
+use clips::{ClipStore, StoredSink};
+use config::{BrokerConfig, HubConfig};
+use ingest::{Ingest, TruthHandle};
+use metrics::HubMetrics;
+use registry::{Registry, RegistryFile};
+use status::HubStatus;
+use truth::{JournalTruth, StoredFile};
+use web::Web;
+
+/// How long a broker keeps what waits for a hub that is away.
+const SESSION_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Who looks until login exists.
+const ACTOR: &str = "demo";
+
+/// A hub that is ready to run: files are open, ports are bound, nothing is served yet.
+pub struct Hub {
+    truth: JournalTruth,
+    catalog: Arc<Embedded>,
+    registry: Arc<Registry>,
+    gate: Arc<Gate>,
+    metrics: HubMetrics,
+    data_dir: PathBuf,
+    officers: TcpListener,
+    boxes: TcpListener,
+    boxes_tls: Arc<rustls::ServerConfig>,
+    broker_tls: Arc<rustls::ClientConfig>,
+    broker: BrokerSide,
+}
+
+/// Where the hub can be reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    pub officers: SocketAddr,
+    pub boxes: SocketAddr,
+    /// Of the embedded broker.
+    pub broker: Option<SocketAddr>,
+}
+
+enum BrokerSide {
+    #[cfg(feature = "broker")]
+    Embedded(crate::broker::Broker),
+    External {
+        address: String,
+    },
+}
+
+impl Hub {
+    /// Opens journals and index, imports the registry, binds the ports.
+    pub async fn build(config: HubConfig) -> anyhow::Result<Self> {
+        for file in config.secret_files() {
+            tls::check_secret_file(file)?;
+        }
+        let boxes_tls = tls::server_config(&Identity {
+            ca: config.boxes.ca.clone(),
+            certificate: config.boxes.certificate.clone(),
+            key: config.boxes.key.clone(),
+        })?;
+        let officers = bind("officers", config.officers.listen).await?;
+        let boxes = bind("boxes", config.boxes.listen).await?;
+        let (broker, broker_tls) = open_broker(&config.broker).await?;
+        let metrics = HubMetrics::new();
+        let stores = tokio::task::spawn_blocking(move || Stores::open(&config)).await??;
+        let hub = Self {
+            truth: stores.truth,
+            catalog: stores.catalog,
+            registry: stores.registry,
+            gate: stores.gate,
+            metrics,
+            data_dir: stores.data_dir,
+            officers,
+            boxes,
+            boxes_tls,
+            broker_tls,
+            broker,
+        };
+        let Addresses { officers, boxes, broker } = hub.addresses();
+        tracing::info!(%officers, %boxes, ?broker, data_dir = %hub.data_dir.display(), "hub is open");
+        Ok(hub)
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        let local = |listener: &TcpListener| listener.local_addr().expect("a bound listener has an address");
+        let broker = match &self.broker {
+            #[cfg(feature = "broker")]
+            BrokerSide::Embedded(broker) => Some(broker.address()),
+            BrokerSide::External { .. } => None,
+        };
+        Addresses { officers: local(&self.officers), boxes: local(&self.boxes), broker }
+    }
+
+    /// Serves until `shutdown`, then drains: first the link to the boxes, then the listeners, then the journal.
+    pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Self { truth, catalog, registry, gate, metrics, data_dir, officers, boxes, boxes_tls, broker_tls, broker } =
+            self;
+        let link_stop = CancellationToken::new();
+        let listeners_stop = CancellationToken::new();
+        let broker_stop = CancellationToken::new();
+        let mut tasks: JoinSet<(&str, std::io::Result<()>)> = JoinSet::new();
+
+        let address = start_broker(broker, &mut tasks, &broker_stop);
+        let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
+        let speaks_for = {
+            let registry = registry.clone();
+            Arc::new(move |box_id: &BoxId, device: &DeviceId, time: Time| registry.speaks_for(box_id, device, time))
+        };
+        let status = Arc::new(HubStatus::default());
+        let ingest = {
+            let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
+                (catalog.clone(), status.clone(), metrics.registry().clone());
+            tokio::task::spawn_blocking(move || ingest::start(truth, catalog, speaks_for, link, status, &metrics))
+                .await??
+        };
+        let Ingest { handle, threads } = ingest;
+        let clips = {
+            let (sink, metrics): (Arc<dyn StoredSink>, _) = (Arc::new(Sink(handle.clone())), metrics.clone());
+            Arc::new(tokio::task::spawn_blocking(move || ClipStore::open(&data_dir, sink, metrics)).await??)
+        };
+        let web = Arc::new(Web {
+            catalog: catalog.clone(),
+            registry,
+            gate,
+            clips: clips.clone(),
+            metrics: metrics.clone(),
+            status: status.clone(),
+            actor: ACTOR.to_owned(),
+            demo: true,
+        });
+        let stop = listeners_stop.clone();
+        tasks.spawn(async move { ("officers' listener", web::serve_officers(officers, web, stop).await) });
+        let stop = listeners_stop.clone();
+        tasks.spawn(async move {
+            ("boxes' listener", web::boxes::serve_boxes(boxes, boxes_tls, clips, metrics, stop).await)
+        });
+        let link_forward = tokio::spawn(ingest::serve_link(handle, status, link_events));
+
+        let ended_early = tokio::select! {
+            () = shutdown.cancelled() => None,
+            Some(ended) = tasks.join_next() => Some(ended),
+        };
+        tracing::info!("hub is stopping");
+        link_stop.cancel();
+        let _ = tokio::time::timeout(DRAIN_MAX, link_task).await;
+        let _ = tokio::time::timeout(DRAIN_MAX, link_forward).await;
+        listeners_stop.cancel();
+        broker_stop.cancel();
+        let drained = tokio::time::timeout(2 * DRAIN_MAX, async { while tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            tracing::warn!("a listener did not stop in time");
+            tasks.abort_all();
+            while tasks.join_next().await.is_some() {}
+        }
+        let finish = tokio::task::spawn_blocking(move || {
+            threads.join();
+            if let Err(error) = catalog.flush() {
+                tracing::warn!(%error, "the index is not flushed; it catches up at the next start");
+            }
+        });
+        if tokio::time::timeout(DRAIN_MAX, finish).await.is_err() {
+            tracing::warn!("ingest did not stop in time");
+        }
+        match ended_early {
+            None => Ok(()),
+            Some(Ok((name, Ok(())))) => anyhow::bail!("the {name} ended although nobody asked it to"),
+            Some(Ok((name, Err(error)))) => Err(error).with_context(|| format!("the {name} failed")),
+            Some(Err(error)) => Err(error).context("a task of the hub panicked"),
+        }
+    }
+}
+
+/// What lies in the data folder.
+struct Stores {
+    truth: JournalTruth,
+    catalog: Arc<Embedded>,
+    registry: Arc<Registry>,
+    gate: Arc<Gate>,
+    data_dir: PathBuf,
+}
+
+impl Stores {
+    fn open(config: &HubConfig) -> anyhow::Result<Self> {
+        let data_dir = config.data_dir.clone();
+        let (truth, recovery) = JournalTruth::open(&data_dir.join("journal")).context("the hub's journal")?;
+        if recovery != Default::default() {
+            tracing::warn!(?recovery, "the journal was not closed cleanly");
+        }
+        let (catalog, opened) = Embedded::open(&data_dir.join("index"), truth.next()).context("the hub's index")?;
+        tracing::info!(?opened, records = truth.next(), "journal and index open");
+        let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
+        let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
+        tracing::info!(changes, file = %config.registry.display(), "registry imported");
+        let gate = Gate::open(&data_dir.join("access"), &[ACTOR]).context("the access log")?;
+        Ok(Self { truth, catalog: Arc::new(catalog), registry: Arc::new(registry), gate: Arc::new(gate), data_dir })
+    }
+}
+
+/// Puts uploads into the truth.
+struct Sink(TruthHandle);
+
+impl StoredSink for Sink {
+    fn append_stored(
+        &self,
+        file: StoredFile,
+    ) -> BoxFuture<'_, Result<u64, Box<dyn std::error::Error + Send + Sync>>> {
+        Box::pin(async move { Ok(self.0.append_stored(file).await?) })
+    }
+}
+
+async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "{address} is taken by another program: stop that, or choose another port for {what} \
+             (in the demo: --port; else `{what}.listen` in the configuration file)"
+        ),
+        _ => anyhow::Error::from(error).context(format!("can't listen for {what} on {address}")),
+    })
+}
+
+async fn open_broker(config: &BrokerConfig) -> anyhow::Result<(BrokerSide, Arc<rustls::ClientConfig>)> {
+    match config {
+        #[cfg(feature = "broker")]
+        BrokerConfig::Embedded(config) => {
+            let server =
+                Identity { ca: config.ca.clone(), certificate: config.certificate.clone(), key: config.key.clone() };
+            let broker = crate::broker::Broker::bind(config.listen, &server).await?;
+            let client = Identity {
+                ca: config.ca.clone(),
+                certificate: config.client_certificate.clone(),
+                key: config.client_key.clone(),
+            };
+            Ok((BrokerSide::Embedded(broker), tls::client_config(&client)?))
+        }
+        #[cfg(not(feature = "broker"))]
+        BrokerConfig::Embedded(_) => {
+            anyhow::bail!("this camnet was built without the feature `broker`; use [broker.external]")
+        }
+        BrokerConfig::External(config) => {
+            let client = Identity {
+                ca: config.ca.clone(),
+                certificate: config.client_certificate.clone(),
+                key: config.client_key.clone(),
+            };
+            Ok((BrokerSide::External { address: config.address.clone() }, tls::client_config(&client)?))
+        }
+    }
+}
+
+/// Starts the embedded broker, if that is the one; returns where the hub's own link connects.
+fn start_broker(
+    broker: BrokerSide,
+    tasks: &mut JoinSet<(&'static str, std::io::Result<()>)>,
+    stop: &CancellationToken,
+) -> String {
+    match broker {
+        #[cfg(feature = "broker")]
+        BrokerSide::Embedded(broker) => {
+            // The certificate always names localhost, whatever address is bound.
+            let address = format!("localhost:{}", broker.address().port());
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                broker.run(stop).await;
+                ("embedded broker", Ok(()))
+            });
+            address
+        }
+        BrokerSide::External { address } => {
+            let _ = (tasks, stop);
+            address
+        }
+    }
+}
+
+fn link_config(address: String, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
+    LinkConfig {
+        address,
+        client_id: HUB_NAME.to_owned(),
+        tls: Some(tls),
+        subscriptions: [TopicKind::Event, TopicKind::Status, TopicKind::Result].map(TopicKind::of_all_boxes).into(),
+        will: None,
+        inflight_max: MQTT_INFLIGHT_MAX,
+        session_keep: Some(SESSION_KEEP),
+    }
+}
+
+/// Makes a CA, the hub's certificates and one for each box in `dir`. Nothing that exists is overwritten.
+pub fn make_certificates(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()> {
+    let mut all = certificates::loopback_names();
+    all.extend(names.iter().filter(|name| !all.contains(name)).cloned().collect::<Vec<_>>());
+    certificates::init(dir, &all)?;
+    for box_id in boxes {
+        certificates::issue_box(dir, box_id)?;
+    }
+    Ok(())
+}
+
+/// `camnet hub init`: a folder with all that a hub needs to start. Run again with further boxes, it makes their
+/// certificates.
+pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("folder {}", dir.display()))?;
+    if dir.join("ca.key").exists() {
+        for box_id in boxes {
+            certificates::issue_box(dir, box_id)?;
+            println!("{}: certificate and key for box {box_id}", dir.join(format!("{box_id}.pem")).display());
+        }
+        if boxes.is_empty() {
+            anyhow::bail!("{} has a CA already; name boxes with --box to make their certificates", dir.display());
+        }
+        return Ok(());
+    }
+    make_certificates(dir, names, boxes)?;
+    for (name, content) in
+        [("hub.toml", include_str!("../../config/hub.toml")), ("ward.toml", include_str!("../../config/ward.toml"))]
+    {
+        let path = dir.join(name);
+        if !path.exists() {
+            std::fs::write(&path, content).with_context(|| format!("{}", path.display()))?;
+        }
+    }
+    println!("{}: CA, certificates, hub.toml, ward.toml", dir.display());
+    println!("next: describe your ward in ward.toml, then camnet hub --config {}", dir.join("hub.toml").display());
+    Ok(())
+}
+
+/// Throws the index away and builds it anew from the journal; the hub must not be running. Returns how many
+/// records went into it.
+pub fn reindex(config: &HubConfig) -> anyhow::Result<u64> {
+    let (truth, _) = JournalTruth::open(&config.data_dir.join("journal")).context("the hub's journal")?;
+    let dir = config.data_dir.join("index");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).with_context(|| format!("old index {}", dir.display()))?;
+    }
+    let (catalog, _) = Embedded::open(&dir, truth.next())?;
+    let catalog = Arc::new(catalog);
+    ingest::rebuild(truth.dir(), catalog.clone(), truth.next(), |done, all| {
+        eprintln!("{done} of {all} records");
+    })?;
+    catalog.flush()?;
+    Ok(truth.next())
+}

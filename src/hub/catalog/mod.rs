@@ -2,7 +2,9 @@
 //!
 //! Owns the trait, and the rules that every engine shares: where in time a clip stands, and how coverage
 //! is laid out without overlap. No type of an engine or a file system may leak through it: the embedded
-//! engine is `embedded` (sled), a PostgreSQL one comes later and answers the same.
+//! engine is [`embedded`] (sled), a PostgreSQL one comes later and answers the same.
+
+pub mod embedded;
 
 use std::sync::LazyLock;
 

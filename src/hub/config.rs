@@ -1,0 +1,197 @@
+//! The hub's configuration file: one TOML, every key typed, a typo stops the start.
+//!
+//! Owns what `config/hub.toml` may say. Reads and checks; opens nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// `config/hub.toml`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HubConfig {
+    /// Folder for journals, index and clips. Relative paths are relative to this file.
+    pub data_dir: PathBuf,
+    /// The registry of areas, sites and devices (TOML).
+    pub registry: PathBuf,
+    #[serde(default)]
+    pub officers: OfficersConfig,
+    pub boxes: BoxesConfig,
+    pub broker: BrokerConfig,
+}
+
+/// The listener of console and API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OfficersConfig {
+    /// Loopback only, until login exists.
+    pub listen: SocketAddr,
+}
+
+impl Default for OfficersConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+/// The listener to which boxes upload clips (HTTPS, client certificates).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoxesConfig {
+    #[serde(default = "default_boxes_listen")]
+    pub listen: SocketAddr,
+    /// The hub's server certificate (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM); only the owner may read the file.
+    pub key: PathBuf,
+    /// The CA that signed the boxes' certificates (PEM).
+    pub ca: PathBuf,
+}
+
+/// Either the broker inside the hub, or another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BrokerConfig {
+    Embedded(EmbeddedBrokerConfig),
+    External(ExternalBrokerConfig),
+}
+
+/// `[broker.embedded]`: rmqtt in the hub's process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedBrokerConfig {
+    /// Where boxes connect (MQTT over TLS, client certificates).
+    #[serde(default = "default_broker_listen")]
+    pub listen: SocketAddr,
+    /// The broker's server certificate (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM); only the owner may read the file.
+    pub key: PathBuf,
+    /// The CA that signed the boxes' and the hub's client certificates, and the broker's own (PEM).
+    pub ca: PathBuf,
+    /// The hub's own client certificate (PEM), common name `camnet-hub`.
+    pub client_certificate: PathBuf,
+    /// Its private key (PEM); only the owner may read the file.
+    pub client_key: PathBuf,
+}
+
+/// `[broker.external]`: Mosquitto, NATS, …
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalBrokerConfig {
+    /// `host:port` of the broker (TLS).
+    pub address: String,
+    /// The CA that signed the broker's certificate (PEM).
+    pub ca: PathBuf,
+    /// The hub's own client certificate (PEM), common name `camnet-hub`.
+    pub client_certificate: PathBuf,
+    /// Its private key (PEM); only the owner may read the file.
+    pub client_key: PathBuf,
+}
+
+fn default_boxes_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8443))
+}
+fn default_broker_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8883))
+}
+
+/// What is wrong with a configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: can't be read")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Syntax { path: PathBuf, source: Box<toml::de::Error> },
+    #[error(
+        "{path}: officers.listen = \"{listen}\": the hub listens on loopback only (127.0.0.1 or [::1]) until login exists"
+    )]
+    NotLoopback { path: PathBuf, listen: SocketAddr },
+}
+
+impl HubConfig {
+    /// Reads the file, checks it, and makes its paths relative to the file absolute or relative to here.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    /// As [`HubConfig::load`], from text; `path` is for errors and relative paths.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text)
+            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
+        let listen = config.officers.listen;
+        if !listen.ip().is_loopback() {
+            return Err(ConfigError::NotLoopback { path: path.to_owned(), listen });
+        }
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        for file in config.paths_mut() {
+            *file = folder.join(&file);
+        }
+        Ok(config)
+    }
+
+    /// Files that only the owner may read; see [`super::certificates::check_secret_file`].
+    pub fn secret_files(&self) -> Vec<&Path> {
+        let broker = match &self.broker {
+            BrokerConfig::Embedded(b) => vec![b.key.as_path(), b.client_key.as_path()],
+            BrokerConfig::External(b) => vec![b.client_key.as_path()],
+        };
+        std::iter::once(self.boxes.key.as_path()).chain(broker).collect()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        let Self { data_dir, registry, boxes, broker, .. } = self;
+        let mut paths = vec![data_dir, registry, &mut boxes.certificate, &mut boxes.key, &mut boxes.ca];
+        match broker {
+            BrokerConfig::Embedded(b) => paths.extend([
+                &mut b.certificate,
+                &mut b.key,
+                &mut b.ca,
+                &mut b.client_certificate,
+                &mut b.client_key,
+            ]),
+            BrokerConfig::External(b) => {
+                paths.extend([&mut b.ca, &mut b.client_certificate, &mut b.client_key])
+            }
+        }
+        paths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> (PathBuf, String) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/hub.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        (path, text)
+    }
+
+    #[test]
+    fn the_example_is_valid_and_its_paths_are_relative_to_it() {
+        let (path, _) = example();
+        let config = HubConfig::load(&path).unwrap();
+        assert_eq!(config.registry, path.with_file_name("ward.toml"));
+        assert!(matches!(config.broker, BrokerConfig::Embedded(_)));
+        assert_eq!(config.secret_files().len(), 3);
+    }
+
+    #[test]
+    fn a_typo_or_an_open_listener_stops_the_start() {
+        let (path, text) = example();
+        let table = [
+            (text.replace("registry =", "registri ="), "registri"),
+            (text.replace("[broker.embedded]", "[broker.embeded]"), "embeded"),
+            (text.replace("127.0.0.1:8080", "0.0.0.0:8080"), "until login exists"),
+            (text.replace("client_key", "clientkey"), "clientkey"),
+        ];
+        for (text, expected) in table {
+            let error = HubConfig::parse(&path, &text).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("hub.toml"), "{error}");
+        }
+    }
+}

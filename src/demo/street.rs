@@ -18,7 +18,7 @@ const EMPTY_S_MAX: f64 = 9.5;
 /// Noise of the sensor, grey levels.
 const NOISE_DEVIATION: f32 = 2.2;
 const NOISE_TILE: usize = 1 << 16;
-/// Where the lamp fails, unless the caller says otherwise.
+/// The lamp fails in the first empty span after this, unless the caller says otherwise.
 const LAMP_FAILS_S: f64 = 75.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,9 @@ impl Street {
         let failed = Picture { bytes: scene.draw(Some(scene.failing_lamp())) };
         let things = plan(seed, &scene, fps);
         let noise = noise_tile(seed);
-        Self { width, height, fps, lamp_fails_s: Some(LAMP_FAILS_S), lit, failed, scene, things, noise, seed }
+        let next = things.iter().find(|(crossing, _)| crossing.from_s - EMPTY_S_MIN / 2.0 > LAMP_FAILS_S);
+        let lamp_fails_s = next.map(|(crossing, _)| (crossing.from_s - EMPTY_S_MIN / 2.0).round());
+        Self { width, height, fps, lamp_fails_s, lit, failed, scene, things, noise, seed }
     }
 
     /// Sets when one of the lamps fails, in seconds since frame 0; None: never.
@@ -254,6 +256,59 @@ mod tests {
                 println!("{seed} {crossing:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_plan_is_what_is_drawn() {
+        for seed in [1, 2] {
+            let street = Street::new(seed, 320, 180, 10);
+            let mut changed = Vec::new();
+            for n in 0..900u64 {
+                let drawn = street.frame(n);
+                let mut empty = vec![0; street.frame_bytes()];
+                let dark = street.lamp_fails_s().is_some_and(|at| n as f64 / 10.0 >= at);
+                empty.copy_from_slice(if dark { &street.failed.bytes } else { &street.lit.bytes });
+                street.add_noise(n, &mut empty);
+                if drawn != empty {
+                    changed.push(n);
+                }
+            }
+            let crossings = street.crossings(0.0, 90.0);
+            assert!(crossings.len() >= 4);
+            let planned = |n: &u64| crossings.iter().any(|c| (c.from_frame..=c.to_frame).contains(n));
+            assert!(changed.iter().all(planned), "seed {seed}: nothing moves outside the plan");
+            for crossing in crossings.iter().filter(|c| c.to_frame < 900) {
+                let shown = crossing.from_frame..=crossing.to_frame;
+                let seen = changed.iter().filter(|n| shown.contains(*n));
+                let length = crossing.to_frame - crossing.from_frame + 1;
+                assert!(seen.count() as u64 * 10 >= length * 8, "seed {seed}: {crossing:?} is seen");
+            }
+        }
+    }
+
+    #[test]
+    fn crossings_leave_empty_spans_between_them_hour_after_hour() {
+        for seed in 0..6 {
+            let street = Street::new(seed, 160, 90, 10);
+            let crossings = street.crossings(0.0, 2.5 * PLAN_S);
+            assert!(crossings.len() > 400, "{}", crossings.len());
+            assert!((5.5..7.0).contains(&crossings[0].from_s), "{:?}", crossings[0]);
+            for pair in crossings.windows(2) {
+                let empty_s = pair[1].from_s - pair[0].to_s;
+                assert!((6.0..50.0).contains(&empty_s), "seed {seed}: {pair:?}");
+            }
+            let fails_s = street.lamp_fails_s().unwrap();
+            assert_eq!(street.crossings(fails_s - 2.0, fails_s + 2.0), [], "the lamp fails while nothing moves");
+            let part = street.crossings(100.0, 160.0);
+            assert!(part.iter().all(|c| c.to_s >= 100.0 && c.from_s <= 160.0) && !part.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_and_another_does_not() {
+        let frame = |seed| Street::new(seed, 160, 90, 10).frame(70);
+        assert_eq!(frame(1), frame(1));
+        assert_ne!(frame(1), frame(3));
     }
 
     #[test]

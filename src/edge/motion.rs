@@ -29,17 +29,24 @@ const PAUSE_NS_MAX: u64 = 5_000_000_000;
 /// Share of the picture that changes at once when the light does, not a thing.
 const LIGHT_SHARE: f32 = 0.5;
 /// Least difference that counts, grey levels.
-const THRESHOLD_MIN: f32 = 6.0;
+const THRESHOLD_MIN: f32 = 4.5;
 /// A pixel is in front when it differs by this many mean deviations.
 const THRESHOLD_DEVIATIONS: f32 = 5.5;
+/// Neighbours of such pixels are in front when they differ by this share of it; a cluster has at
+/// least `STRONG_PIXELS_MIN` that differ by all of it.
+const THRESHOLD_WEAK: f32 = 0.6;
+const STRONG_PIXELS_MIN: usize = 4;
 /// An event goes on with this share of what it took to start.
 const KEEP_SHARE: f64 = 0.5;
+/// Two pictures have more noise between them than one has against the background: by the square
+/// root of two, and some room.
+const MOVING_THRESHOLD: f32 = 1.6;
 /// Share of a cluster that must differ from a moment ago.
 const MOVING_SHARE: f64 = 0.08;
 const MOVING_PIXELS_MIN: usize = 4;
 /// Time constants of the background, seconds: where nothing is in front, where something stands, and
 /// where something moves.
-const ADAPT_QUIET_S: f32 = 6.0;
+const ADAPT_QUIET_S: f32 = 3.0;
 const ADAPT_STANDING_S: f32 = 4.0;
 const ADAPT_MOVING_S: f32 = 60.0;
 /// Time constant of the noise, seconds.
@@ -270,7 +277,8 @@ impl Scene {
 
     fn moving_share(&mut self, needed: f64) -> Option<f64> {
         for i in 0..self.smooth.len() {
-            self.in_front[i] = (self.smooth[i] - self.background[i]).abs() > self.threshold[i];
+            let difference = (self.smooth[i] - self.background[i]).abs();
+            self.in_front[i] = difference > self.threshold[i] * THRESHOLD_WEAK;
             self.mark[i] = Mark::Quiet;
         }
         let total = self.smooth.len();
@@ -282,6 +290,9 @@ impl Scene {
             }
             self.take_cluster(seed);
             let size = self.cluster.len();
+            if !self.cluster_is_strong() {
+                continue;
+            }
             let moves = self.cluster_moves(least / 3);
             let mark = if moves { Mark::Moving } else { Mark::Standing };
             for &i in &self.cluster {
@@ -316,11 +327,16 @@ impl Scene {
         }
     }
 
+    fn cluster_is_strong(&self) -> bool {
+        let strong = |&&i: &&usize| (self.smooth[i] - self.background[i]).abs() > self.threshold[i];
+        self.cluster.iter().filter(strong).take(STRONG_PIXELS_MIN).count() == STRONG_PIXELS_MIN
+    }
+
     /// `enough` pixels are movement however large the cluster is: someone walks before what stands.
     fn cluster_moves(&self, enough: usize) -> bool {
         let Some((_, before)) = self.moment.front() else { return false };
-        let changed =
-            self.cluster.iter().filter(|&&i| (self.smooth[i] - before[i]).abs() > self.threshold[i]).count();
+        let changes = |&&i: &&usize| (self.smooth[i] - before[i]).abs() > self.threshold[i] * MOVING_THRESHOLD;
+        let changed = self.cluster.iter().filter(changes).count();
         let share = (self.cluster.len() as f64 * MOVING_SHARE) as usize;
         changed >= MOVING_PIXELS_MIN.max(share.min(enough))
     }
@@ -378,5 +394,200 @@ fn box_mean(pixels: &[u8], width: usize, height: usize, out: &mut [f32]) {
             out[y * width + x] = (left + middle + right) as f32 / 9.0;
             (left, middle) = (middle, right);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDTH: usize = 160;
+    const HEIGHT: usize = 90;
+    const FRAME_NS: u64 = 100_000_000;
+
+    /// When something moved, first and last picture.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    struct Span {
+        from_s: f64,
+        to_s: f64,
+    }
+
+    /// What the detector says of pictures that are 100 ms apart.
+    fn spans(frames: impl Iterator<Item = Vec<u8>>) -> Vec<Span> {
+        let mut detector = MotionDetector::new(WIDTH, HEIGHT, &MotionConfig::default());
+        let mut found: Vec<Span> = Vec::new();
+        let mut open = None;
+        let mut note = |change: Option<MotionChange>| match change {
+            Some(MotionChange::Start { at_ns, score }) => {
+                assert!(score > 0.0 && open.is_none(), "starts and ends alternate");
+                open = Some(at_ns);
+            }
+            Some(MotionChange::End { at_ns, peak_at_ns, .. }) => {
+                let from = open.take().expect("an end follows a start");
+                assert!((from..=at_ns).contains(&peak_at_ns), "the peak lies within");
+                found.push(Span { from_s: from as f64 / 1e9, to_s: at_ns as f64 / 1e9 });
+            }
+            None => {}
+        };
+        for (n, frame) in frames.enumerate() {
+            note(detector.observe(n as u64 * FRAME_NS, &frame));
+        }
+        note(detector.finish());
+        found
+    }
+
+    fn noise(seed: &mut u64) -> f32 {
+        let mut sum = 0.0;
+        for _ in 0..4 {
+            *seed ^= *seed << 13;
+            *seed ^= *seed >> 7;
+            *seed ^= *seed << 17;
+            sum += (*seed >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+        }
+        sum * 1.732
+    }
+
+    /// A picture made pixel by pixel, with sensor noise of the given deviation.
+    fn picture(n: u64, deviation: f32, value: impl Fn(usize, usize) -> f32) -> Vec<u8> {
+        let mut seed = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let at = |i: usize| value(i % WIDTH, i / WIDTH);
+        (0..WIDTH * HEIGHT).map(|i| (at(i) + noise(&mut seed) * deviation).clamp(0.0, 255.0) as u8).collect()
+    }
+
+    fn texture(x: usize, y: usize) -> f32 {
+        50.0 + 30.0 * ((x / 9 + y / 7) % 2) as f32
+    }
+
+    #[test]
+    fn what_is_no_movement_makes_no_event() {
+        type Scene = fn(u64, usize, usize) -> f32;
+        let table: [(&str, f32, Scene); 7] = [
+            ("a still picture", 0.0, |_, x, y| texture(x, y)),
+            ("noise of a night", 6.0, |_, x, y| texture(x, y)),
+            ("much noise", 15.0, |_, x, y| texture(x, y)),
+            ("dusk falls in a minute", 2.0, |n, x, y| texture(x, y) * (1.0 - n as f32 / 800.0)),
+            ("all lamps go on", 3.0, |n, x, y| texture(x, y) + if n >= 100 { 60.0 } else { 0.0 }),
+            ("a lamp lights a quarter of the picture", 3.0, |n, x, y| {
+                texture(x, y) + if n >= 100 && x < 80 && y > 45 { 40.0 } else { 0.0 }
+            }),
+            ("a lamp fails, the rest of the light stays", 3.0, |n, x, y| {
+                texture(x, y) * if n >= 100 && x > 100 { 0.4 } else { 1.0 }
+            }),
+        ];
+        for (name, deviation, scene) in table {
+            let found = spans((0..600).map(|n| picture(n, deviation, |x, y| scene(n, x, y))));
+            assert_eq!(found, [], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thing_that_crosses_is_found_when_it_does() {
+        // (name, noise, width, height, contrast, pixels per picture)
+        let table = [
+            ("someone near", 3.0, 8, 20, 40.0, 1.0),
+            ("someone far", 2.0, 3, 9, 40.0, 0.6),
+            ("someone in the dark", 3.0, 6, 16, 18.0, 0.8),
+            ("a motorbike", 3.0, 14, 12, 60.0, 6.0),
+            ("a lorry", 3.0, 70, 60, 50.0, 5.0),
+        ];
+        for (name, deviation, wide, tall, contrast, speed) in table {
+            let first = 100u64;
+            let last = first + ((WIDTH + wide) as f32 / speed) as u64;
+            let found = spans((0..last + 100).map(|n| {
+                let right = (n as f32 - first as f32) * speed;
+                picture(n, deviation, |x, y| {
+                    let inside = n >= first
+                        && (x as f32) < right
+                        && x as f32 >= right - wide as f32
+                        && (80 - tall..80).contains(&y);
+                    texture(x, y) + if inside { contrast } else { 0.0 }
+                })
+            }));
+            let [span] = found[..] else { panic!("{name}: {found:?}") };
+            let (from_s, to_s) = (first as f64 / 10.0, last as f64 / 10.0);
+            let edge_s = 0.5 + 6.0 / speed as f64 / 10.0;
+            assert!((span.from_s - from_s).abs() < edge_s, "{name} {span:?} starts at {from_s}");
+            assert!((span.to_s - to_s).abs() < edge_s + 0.5, "{name} {span:?} ends at {to_s}");
+        }
+    }
+
+    #[test]
+    fn what_stops_ends_the_event_and_becomes_background() {
+        let found = spans((0..600).map(|n| {
+            let x0 = (n.clamp(50, 100) - 50) as usize;
+            picture(n, 3.0, |x, y| {
+                let inside = n >= 50 && (x0..x0 + 16).contains(&x) && (50..70).contains(&y);
+                if inside { 150.0 } else { texture(x, y) }
+            })
+        }));
+        let [span] = found[..] else { panic!("{found:?}") };
+        assert!(span.from_s < 5.7 && (9.8..11.0).contains(&span.to_s), "{span:?}");
+    }
+
+    #[test]
+    fn a_jump_in_time_ends_the_event_and_learns_anew() {
+        let mut detector = MotionDetector::new(WIDTH, HEIGHT, &MotionConfig::default());
+        let bar = |n: u64| picture(n, 2.0, |x, y| if x / 12 == n as usize % 13 { 200.0 } else { texture(x, y) });
+        let mut changes = Vec::new();
+        for n in 0..40 {
+            let frame = if n < 15 { picture(n, 2.0, texture) } else { bar(n) };
+            changes.extend(detector.observe(n * FRAME_NS, &frame));
+        }
+        assert!(matches!(changes[..], [MotionChange::Start { .. }]) && detector.peak().is_some(), "{changes:?}");
+        // The stream comes again an hour later, with other light; or its clock goes back.
+        for later in [36_000u64, 1] {
+            let change = detector.observe(later * FRAME_NS, &picture(1, 2.0, |_, _| 120.0));
+            assert_eq!(change.is_some(), later != 1, "{change:?}");
+            assert!(detector.peak().is_none());
+        }
+    }
+
+    /// Prints what is found in raw grey frames: `CAMNET_GREY="a.gray b.gray" cargo test grey_files`.
+    #[test]
+    fn grey_files_to_try() {
+        for path in std::env::var("CAMNET_GREY").unwrap_or_default().split_whitespace() {
+            let bytes = std::fs::read(path).expect("the file can be read");
+            println!("{path}");
+            for span in spans(bytes.chunks_exact(WIDTH * HEIGHT).map(<[u8]>::to_vec)) {
+                println!("  {:6.1} to {:6.1}", span.from_s, span.to_s);
+            }
+        }
+    }
+
+    #[cfg(feature = "demo")]
+    #[test]
+    fn every_crossing_of_the_drawn_street_is_found_and_nothing_else() {
+        use crate::demo::street::Street;
+        let mut crossings_total = 0;
+        for seed in 1..=4 {
+            let street = Street::new(seed, 640, 360, 10);
+            let seconds = 180;
+            let found = spans((0..seconds * 10).map(|n| shrink(&street.frame(n), 640, 360)));
+            let mut truth = street.crossings(0.0, seconds as f64);
+            truth.retain(|crossing| crossing.to_s < seconds as f64);
+            crossings_total += truth.len();
+            for crossing in &truth {
+                let hits = found.iter().filter(|s| s.from_s < crossing.to_s && s.to_s > crossing.from_s).count();
+                assert_eq!(hits, 1, "seed {seed}: {crossing:?} in {found:?}");
+            }
+            for span in &found {
+                let covered = street.crossings(0.0, seconds as f64).iter().any(|c| span.from_s >= c.from_s - 0.3 && span.to_s <= c.to_s + 0.6);
+                assert!(covered, "seed {seed}: {span:?} lies outside {truth:?}");
+            }
+        }
+        assert!(crossings_total > 30, "{crossings_total}");
+    }
+
+    /// The luma of an I420 picture as the decoder's small one: means of blocks.
+    #[cfg(feature = "demo")]
+    fn shrink(i420: &[u8], width: usize, height: usize) -> Vec<u8> {
+        let (step_x, step_y) = (width / WIDTH, height / HEIGHT);
+        let block = |i: usize| {
+            let (x, y) = (i % WIDTH * step_x, i / WIDTH * step_y);
+            let rows = (y..y + step_y).map(|row| &i420[row * width + x..][..step_x]);
+            let sum: u32 = rows.flatten().map(|&p| u32::from(p)).sum();
+            (sum / (step_x * step_y) as u32) as u8
+        };
+        (0..WIDTH * HEIGHT).map(block).collect()
     }
 }

@@ -1,1 +1,518 @@
-//! Real RTSP servers for the demo and the tests.
+//! Real RTSP servers on loopback, for the demo and the tests: cameras that play a file's original
+//! H.264 or pictures that someone draws.
+//!
+//! Owns gst-rtsp-server and its threads. A mount's stream is shared by its clients and begins anew
+//! when a client comes after the last one left. May not know what the pictures show.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use gst::glib;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as gst_rtsp_server;
+use gstreamer_rtsp_server::gst_rtsp::{RTSPAuthMethod, RTSPLowerTrans};
+use gstreamer_rtsp_server::prelude::*;
+
+use super::{MediaError, init};
+
+const PIPELINE: &str = "rtsp server";
+/// Sender reports come this often, so that a box soon knows the camera's time.
+const SENDER_REPORT_EVERY: Duration = Duration::from_millis(500);
+/// How long a file that was played once stays connected, so that its last pictures arrive.
+const AFTER_END: Duration = Duration::from_secs(1);
+/// Wait between looks at a flag; bounds how long a stop or a stall takes to work.
+const TICK: Duration = Duration::from_millis(10);
+/// A file's demultiplexer that gives nothing for this long has failed.
+const FILE_SILENT_MAX: Duration = Duration::from_secs(10);
+/// Access units that wait between a file and its clients.
+const FILE_QUEUE_MAX: u64 = 16;
+const DRAWN_KBIT_PER_S: u32 = 800;
+const DRAWN_KEY_FRAME_S: u32 = 2;
+const ROLE: &str = "viewer";
+
+/// User and password that clients must know (RTSP Digest).
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+/// What a file mount does at the end of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// The first whole play is the only one: then the clients are closed and the mount is gone.
+    Once,
+    /// The stream falls silent; who comes after the last client has left gets it from the start.
+    PerClient,
+    /// It goes on from the start, in one unbroken stream.
+    Loop,
+}
+
+/// Someone who draws pictures.
+pub trait Pictures: Send + 'static {
+    fn width(&self) -> u32;
+    fn height(&self) -> u32;
+    fn fps(&self) -> u32;
+    /// Picture `n` as I420. `n` counts from the moment of mounting, whether anybody looks or not.
+    fn picture(&mut self, n: u64) -> Vec<u8>;
+}
+
+/// A server with its own thread. Dropping it closes all clients and frees the port.
+pub struct RtspServer {
+    server: gst_rtsp_server::RTSPServer,
+    context: glib::MainContext,
+    main_loop: glib::MainLoop,
+    thread: Option<JoinHandle<()>>,
+    port: u16,
+    authenticated: bool,
+}
+
+/// A stream that is served; the server keeps it when this is dropped.
+#[derive(Clone)]
+pub struct Mount {
+    path: String,
+    shared: Arc<MountState>,
+}
+
+struct MountState {
+    stalled: AtomicBool,
+    gone: AtomicBool,
+    plays: AtomicU64,
+    started: Instant,
+    started_at: SystemTime,
+}
+
+impl RtspServer {
+    /// Listens on 127.0.0.1; port 0 takes a free one.
+    pub fn start(port: u16, credentials: Option<&Credentials>) -> Result<Self, MediaError> {
+        init()?;
+        let server = gst_rtsp_server::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service(&port.to_string());
+        server.set_auth(credentials.map(digest).as_ref());
+        let context = glib::MainContext::new();
+        server.attach(Some(&context)).map_err(|_| {
+            failed(format!("127.0.0.1:{port} can't be bound; is another program listening there?"))
+        })?;
+        let bound = u16::try_from(server.bound_port()).map_err(|_| failed("no port was bound".into()))?;
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let (run_context, run_loop) = (context.clone(), main_loop.clone());
+        let thread = std::thread::Builder::new()
+            .name(format!("rtsp-{bound}"))
+            .spawn(move || {
+                run_context.with_thread_default(|| run_loop.run()).expect("nobody else runs this context")
+            })
+            .map_err(|e| failed(e.to_string()))?;
+        Ok(Self { server, context, main_loop, thread: Some(thread), port: bound, authenticated: credentials.is_some() })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address of a mount, without user and password.
+    pub fn url(&self, path: &str) -> String {
+        format!("rtsp://127.0.0.1:{}/{}", self.port, path.trim_start_matches('/'))
+    }
+
+    /// Serves the H.264 of an MP4 or Matroska file as it stands, in real time.
+    pub fn mount_file(&self, path: &str, file: &Path, repeat: Repeat) -> Result<Mount, MediaError> {
+        let file = file.canonicalize().map_err(|e| failed(format!("{}: {e}", file.display())))?;
+        let mount = Mount::new(path);
+        let factory = self.factory(&format!(
+            "( appsrc name=source format=time is-live=false block=true max-bytes=0 max-buffers={FILE_QUEUE_MAX} \
+             ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+        ));
+        let at_end: Arc<dyn Fn() + Send + Sync> = match repeat {
+            Repeat::Once => Arc::new(self.close_later(&mount)),
+            Repeat::PerClient | Repeat::Loop => Arc::new(|| {}),
+        };
+        let shared = mount.shared.clone();
+        factory.connect_media_configure(move |_, media| {
+            shared.plays.fetch_add(1, Ordering::Relaxed);
+            report_early(media);
+            let Some(source) = source_of(media) else { return };
+            hold_when_stalled(media, &shared);
+            let (file, shared, at_end) = (file.clone(), shared.clone(), at_end.clone());
+            spawn_feeder("rtsp-file", move || {
+                match feed_file(&file, &source, repeat == Repeat::Loop, &shared) {
+                    Ok(Fed::ToTheEnd) => at_end(),
+                    Ok(Fed::NobodyLooks) => {}
+                    Err(error) => {
+                        tracing::error!(%error, file = %file.display(), "file can't be served");
+                        let _ = source.end_of_stream();
+                    }
+                }
+            });
+        });
+        self.add(&mount, factory)?;
+        Ok(mount)
+    }
+
+    /// Serves pictures as they are drawn, encoded live.
+    pub fn mount_drawn(&self, path: &str, pictures: impl Pictures) -> Result<Mount, MediaError> {
+        let mount = Mount::new(path);
+        let fps = pictures.fps().max(1);
+        let (width, height) = (pictures.width(), pictures.height());
+        let factory = self.factory(&format!(
+            "( appsrc name=source format=time is-live=true max-bytes=0 max-buffers=2 leaky-type=downstream \
+             caps=video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
+             ! x264enc tune=zerolatency speed-preset=veryfast threads=1 key-int-max={} bitrate={DRAWN_KBIT_PER_S} \
+             ! video/x-h264,profile=main ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
+            fps * DRAWN_KEY_FRAME_S
+        ));
+        let shared = mount.shared.clone();
+        let pictures: Arc<Mutex<dyn Pictures>> = Arc::new(Mutex::new(pictures));
+        factory.connect_media_configure(move |_, media| {
+            shared.plays.fetch_add(1, Ordering::Relaxed);
+            report_early(media);
+            let Some(source) = source_of(media) else { return };
+            drop_when_stalled(media, &shared);
+            let (pictures, shared) = (pictures.clone(), shared.clone());
+            spawn_feeder("rtsp-drawn", move || feed_drawn(&pictures, &source, fps, &shared));
+        });
+        self.add(&mount, factory)?;
+        Ok(mount)
+    }
+
+    /// Takes a mount away and closes the clients that look at it.
+    pub fn unmount(&self, mount: &Mount) {
+        close_mount(&self.server, mount);
+    }
+
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    fn factory(&self, launch: &str) -> gst_rtsp_server::RTSPMediaFactory {
+        let factory = gst_rtsp_server::RTSPMediaFactory::new();
+        factory.set_launch(launch);
+        factory.set_shared(true);
+        factory.set_protocols(RTSPLowerTrans::TCP);
+        if self.authenticated {
+            let rights = gst::Structure::builder(ROLE)
+                .field("media.factory.access", true)
+                .field("media.factory.construct", true)
+                .build();
+            factory.add_role_from_structure(&rights);
+        }
+        factory
+    }
+
+    fn add(&self, mount: &Mount, factory: gst_rtsp_server::RTSPMediaFactory) -> Result<(), MediaError> {
+        let mounts = self.server.mount_points().ok_or_else(|| failed("no mount points".into()))?;
+        mounts.add_factory(&mount.path, factory);
+        Ok(())
+    }
+
+    fn close_later(&self, mount: &Mount) -> impl Fn() + Send + Sync + 'static {
+        let (server, context, mount) = (self.server.clone(), self.context.clone(), mount.clone());
+        move || {
+            if let Some(mounts) = server.mount_points() {
+                mounts.remove_factory(&mount.path);
+            }
+            let (server, mount) = (server.clone(), mount.clone());
+            let close = glib::timeout_source_new(AFTER_END, None, glib::Priority::DEFAULT, move || {
+                close_mount(&server, &mount);
+                glib::ControlFlow::Break
+            });
+            close.attach(Some(&context));
+        }
+    }
+}
+
+impl Drop for RtspServer {
+    fn drop(&mut self) {
+        for client in self.server.client_filter(None) {
+            client.close();
+        }
+        // Quit from inside, so that it counts even if the loop has not begun to run yet.
+        let main_loop = self.main_loop.clone();
+        self.context.invoke(move || main_loop.quit());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(port = self.port, "rtsp server thread panicked");
+        }
+    }
+}
+
+impl Mount {
+    fn new(path: &str) -> Self {
+        let shared = MountState {
+            stalled: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+            plays: AtomicU64::new(0),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+        };
+        Self { path: format!("/{}", path.trim_start_matches('/')), shared: Arc::new(shared) }
+    }
+
+    /// While true, clients stay connected and get no pictures, as when a camera's encoder hangs.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.shared.stalled.store(stalled, Ordering::Relaxed);
+    }
+
+    /// How many times the stream began anew.
+    pub fn plays(&self) -> u64 {
+        self.shared.plays.load(Ordering::Relaxed)
+    }
+
+    /// When picture 0 of a drawn mount was due.
+    pub fn started_at(&self) -> SystemTime {
+        self.shared.started_at
+    }
+}
+
+/// How feeding a file ended.
+enum Fed {
+    ToTheEnd,
+    NobodyLooks,
+}
+
+fn failed(detail: String) -> MediaError {
+    MediaError::Pipeline { pipeline: PIPELINE, detail }
+}
+
+fn digest(credentials: &Credentials) -> gst_rtsp_server::RTSPAuth {
+    let auth = gst_rtsp_server::RTSPAuth::new();
+    let role = gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE;
+    let token = gst_rtsp_server::RTSPToken::builder().field(role.as_str(), ROLE).build();
+    auth.set_supported_methods(RTSPAuthMethod::Digest);
+    auth.add_digest(&credentials.user, &credentials.password, &token);
+    auth
+}
+
+fn close_mount(server: &gst_rtsp_server::RTSPServer, mount: &Mount) {
+    mount.shared.gone.store(true, Ordering::Relaxed);
+    if let Some(mounts) = server.mount_points() {
+        mounts.remove_factory(&mount.path);
+    }
+    for client in server.client_filter(None) {
+        let mut sessions = client.session_filter(None).into_iter();
+        let looks = sessions.any(|s| s.filter(None).iter().any(|media| media.matches(&mount.path).is_some()));
+        if looks {
+            client.close();
+        }
+    }
+}
+
+fn spawn_feeder(name: &str, feed: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name(name.into()).spawn(feed) {
+        tracing::error!(%error, thread = name, "thread can't be started");
+    }
+}
+
+fn bin_of(media: &gst_rtsp_server::RTSPMedia) -> Option<gst::Bin> {
+    media.element().downcast::<gst::Bin>().ok()
+}
+
+fn source_of(media: &gst_rtsp_server::RTSPMedia) -> Option<gst_app::AppSrc> {
+    bin_of(media)?.by_name("source")?.downcast().ok()
+}
+
+fn payload_pad(media: &gst_rtsp_server::RTSPMedia) -> Option<gst::Pad> {
+    bin_of(media)?.by_name("pay0")?.static_pad("src")
+}
+
+/// Lets sender reports go out at once and often; the default waits up to some seconds.
+fn report_early(media: &gst_rtsp_server::RTSPMedia) {
+    media.connect_prepared(|media| {
+        let pipeline = media.element().parent().and_downcast::<gst::Bin>();
+        let elements = pipeline.map(|p| p.children()).unwrap_or_default();
+        let is_rtpbin = |e: &&gst::Element| e.factory().is_some_and(|f| f.name() == "rtpbin");
+        let Some(rtpbin) = elements.iter().find(is_rtpbin) else { return };
+        if let Some(session) = rtpbin.emit_by_name::<Option<glib::Object>>("get-internal-session", &[&0u32]) {
+            session.set_property("rtcp-min-interval", SENDER_REPORT_EVERY.as_nanos() as u64);
+        }
+    });
+}
+
+/// A file waits while its mount is stalled.
+fn hold_when_stalled(media: &gst_rtsp_server::RTSPMedia, shared: &Arc<MountState>) {
+    let Some(pad) = payload_pad(media) else { return };
+    let shared = shared.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, _| {
+        while shared.stalled.load(Ordering::Relaxed) && !pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+            std::thread::sleep(TICK);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// What is drawn while its mount is stalled is lost.
+fn drop_when_stalled(media: &gst_rtsp_server::RTSPMedia, shared: &Arc<MountState>) {
+    let Some(pad) = payload_pad(media) else { return };
+    let shared = shared.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
+        match shared.stalled.load(Ordering::Relaxed) {
+            true => gst::PadProbeReturn::Drop,
+            false => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+/// Pushes a file's access units as they are. The clients' clock paces it: the queue is small and
+/// pushing blocks.
+fn feed_file(
+    file: &Path,
+    source: &gst_app::AppSrc,
+    again: bool,
+    shared: &MountState,
+) -> Result<Fed, MediaError> {
+    let mut offset = gst::ClockTime::ZERO;
+    loop {
+        let demux = Demux::open(file)?;
+        let mut end = gst::ClockTime::ZERO;
+        let mut count = 0u64;
+        while let Some(sample) = demux.next()? {
+            let (Some(buffer), Some(segment)) = (sample.buffer_owned(), sample.segment()) else { continue };
+            let segment = segment.downcast_ref::<gst::ClockTime>();
+            let running = |t: Option<gst::ClockTime>| segment.and_then(|s| s.to_running_time(t)).or(t);
+            let (pts, dts) = (running(buffer.pts()), running(buffer.dts()));
+            let mut buffer = buffer;
+            let fresh = buffer.make_mut();
+            fresh.set_pts(pts.map(|t| t + offset));
+            fresh.set_dts(dts.map(|t| t + offset));
+            end = end.max(pts.unwrap_or(end) + fresh.duration().unwrap_or(gst::ClockTime::ZERO));
+            if count == 0 && offset.is_zero() {
+                source.set_caps(sample.caps().map(|caps| caps.to_owned()).as_ref());
+            }
+            count += 1;
+            if shared.gone.load(Ordering::Relaxed) || source.push_buffer(buffer).is_err() {
+                return Ok(Fed::NobodyLooks);
+            }
+        }
+        if count == 0 {
+            return Err(failed("no H.264 in the file".into()));
+        }
+        if !again {
+            let _ = source.end_of_stream();
+            return Ok(wait_for_end(source));
+        }
+        offset += end;
+    }
+}
+
+/// Waits until what was pushed has left the queue, or nobody looks any more.
+fn wait_for_end(source: &gst_app::AppSrc) -> Fed {
+    loop {
+        // A media that is taken down sets its source to Null.
+        if source.current_state() < gst::State::Paused {
+            return Fed::NobodyLooks;
+        }
+        if source.property::<u64>("current-level-buffers") == 0 {
+            return Fed::ToTheEnd;
+        }
+        std::thread::sleep(TICK);
+    }
+}
+
+/// A file's H.264, access unit by access unit.
+struct Demux {
+    pipeline: gst::Pipeline,
+    out: gst_app::AppSink,
+}
+
+impl Demux {
+    fn open(file: &Path) -> Result<Self, MediaError> {
+        let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+        let demux = super::element(if extension == "mkv" { "matroskademux" } else { "qtdemux" })?;
+        let source = super::element("filesrc")?;
+        source.set_property("location", PathBuf::from(file));
+        let caps = gst::Caps::builder("video/x-h264").build();
+        let out = gst_app::AppSink::builder().caps(&caps).sync(false).max_buffers(4).build();
+        let pipeline = gst::Pipeline::new();
+        super::chain(&pipeline, PIPELINE, &[&source, &demux])?;
+        pipeline.add(&out).map_err(|e| failed(e.to_string()))?;
+        let sink = out.static_pad("sink").expect("an appsink has a sink pad");
+        demux.connect_pad_added(move |_, pad| {
+            let video = pad.current_caps().is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-h264"));
+            if video
+                && !sink.is_linked()
+                && let Err(error) = pad.link(&sink)
+            {
+                tracing::error!(%error, "demultiplexer can't be linked");
+            }
+        });
+        let opened = Self { pipeline, out };
+        opened.pipeline.set_state(gst::State::Playing).map_err(|e| failed(e.to_string()))?;
+        Ok(opened)
+    }
+
+    /// The next access unit; None at the end.
+    fn next(&self) -> Result<Option<gst::Sample>, MediaError> {
+        let deadline = Instant::now() + FILE_SILENT_MAX;
+        while Instant::now() < deadline {
+            if let Some(sample) = self.out.try_pull_sample(gst::ClockTime::from_mseconds(200)) {
+                return Ok(Some(sample));
+            }
+            if self.out.is_eos() {
+                return Ok(None);
+            }
+            let bus = self.pipeline.bus().expect("a pipeline has a bus");
+            if let Some(message) = bus.pop_filtered(&[gst::MessageType::Error])
+                && let gst::MessageView::Error(error) = message.view()
+            {
+                return Err(failed(super::error_detail(error)));
+            }
+        }
+        Err(MediaError::Timeout { pipeline: PIPELINE, waited_ms: FILE_SILENT_MAX.as_millis() as u64 })
+    }
+}
+
+impl Drop for Demux {
+    fn drop(&mut self) {
+        if let Err(error) = self.pipeline.set_state(gst::State::Null) {
+            tracing::warn!(%error, "demultiplexer does not stop");
+        }
+    }
+}
+
+/// Draws each picture when it is due, until nobody looks.
+fn feed_drawn(pictures: &Mutex<dyn Pictures>, source: &gst_app::AppSrc, fps: u32, shared: &MountState) {
+    let interval = Duration::from_secs(1) / fps;
+    let Some(running) = running_time_once_started(source) else { return };
+    // Picture 0 was due when the mount began; the stream begins this much later.
+    let zero = shared.started;
+    let elapsed = zero.elapsed();
+    let mut n = (elapsed.as_nanos() / interval.as_nanos()) as u64 + 1;
+    while !shared.gone.load(Ordering::Relaxed) {
+        let due = interval * u32::try_from(n).unwrap_or(u32::MAX);
+        if let Some(wait) = due.checked_sub(zero.elapsed()) {
+            std::thread::sleep(wait);
+        }
+        let picture = match pictures.lock() {
+            Ok(mut pictures) => pictures.picture(n),
+            Err(_) => return,
+        };
+        let mut buffer = gst::Buffer::from_mut_slice(picture);
+        let fresh = buffer.get_mut().expect("a new buffer has one owner");
+        let since_start = due.saturating_sub(elapsed);
+        fresh.set_pts(running + gst::ClockTime::from_nseconds(since_start.as_nanos() as u64));
+        fresh.set_duration(gst::ClockTime::from_nseconds(interval.as_nanos() as u64));
+        if source.push_buffer(buffer).is_err() {
+            return;
+        }
+        n += 1;
+    }
+}
+
+/// The source's running time, once its pipeline has a clock.
+fn running_time_once_started(source: &gst_app::AppSrc) -> Option<gst::ClockTime> {
+    let deadline = Instant::now() + FILE_SILENT_MAX;
+    while Instant::now() < deadline {
+        if source.current_state() == gst::State::Playing
+            && let Some(running) = source.current_running_time()
+        {
+            return Some(running);
+        }
+        std::thread::sleep(TICK);
+    }
+    None
+}

@@ -67,7 +67,14 @@ impl Scene {
         };
         let lamps = match view {
             View::Across => {
-                vec![lamp(-11.5, 25.4, 0.0, -1.6), lamp(0.8, 25.4, 0.0, -1.6), lamp(12.5, 25.4, 0.0, -1.6)]
+                // The last two stand beside the camera, out of its sight, and light the near side.
+                vec![
+                    lamp(-11.5, 25.4, 0.0, -1.6),
+                    lamp(0.8, 25.4, 0.0, -1.6),
+                    lamp(12.5, 25.4, 0.0, -1.6),
+                    lamp(-6.5, 7.0, 0.0, 0.0),
+                    lamp(7.0, 7.0, 0.0, 0.0),
+                ]
             }
             View::Along => {
                 vec![lamp(5.6, 11.5, -1.7, 0.0), lamp(-5.4, 23.0, 1.7, 0.0), lamp(5.6, 37.0, -1.7, 0.0)]
@@ -98,7 +105,7 @@ impl Scene {
     /// How deep into the scene things may cross, metres.
     pub fn crossing_depths(&self) -> (f32, f32) {
         match self.view {
-            View::Across => (10.0, 23.5),
+            View::Across => (10.0, 21.5),
             View::Along => (12.6, 17.4),
         }
     }
@@ -334,7 +341,7 @@ impl Lamp {
         let cone = smooth(((down - 0.05) / 0.65).clamp(0.0, 1.0));
         let facing = match normal {
             Some(normal) => (0..3).map(|i| normal[i] * to[i]).sum::<f32>() / distance,
-            None => 0.55,
+            None => 1.0,
         };
         LAMP_STRENGTH * cone * facing.max(0.0) / square
     }

@@ -78,6 +78,12 @@ pub const FRAGMENT_SECONDS_MAX: u64 = 10;
 pub const CLIP_SECONDS_MAX: u64 = 120;
 /// Clips that wait for upload, in memory; the ring has the rest.
 pub const UPLOAD_QUEUE_MAX: usize = 4096;
+/// How often the folder of clips is looked at for new ones.
+pub const UPLOAD_LOOK: Duration = Duration::from_millis(500);
+/// How long one upload request may take.
+pub const UPLOAD_STEP_MAX: Duration = Duration::from_secs(120);
+/// Times that one file is taken up again in one round before others get their turn.
+pub const UPLOAD_ATTEMPTS_MAX: u32 = 4;
 /// Bytes per upload request.
 pub const UPLOAD_PART_BYTES_MAX: usize = 4 << 20;
 

@@ -297,10 +297,10 @@ fn parts_of(fragments: Vec<FragmentEntry>) -> Vec<Vec<FragmentEntry>> {
 fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
     let first_pts = part[0].first_pts;
     let duration = part[part.len() - 1].end_pts - first_pts;
-    let mut bytes = fmp4::init_segment(&part[0].run.track, first_pts, Some(duration.max(0) as u64));
+    let mut bytes = fmp4::init_segment(&part[0].run.track, Some(duration.max(0) as u64));
     let index: Vec<(u32, u32)> =
         part.iter().map(|f| (f.bytes, (f.end_pts - f.first_pts).clamp(0, u32::MAX.into()) as u32)).collect();
-    bytes.extend_from_slice(&fmp4::segment_index(first_pts, &index));
+    bytes.extend_from_slice(&fmp4::segment_index(&index));
     for fragment in part {
         bytes.extend_from_slice(&ring::read_fragment(fragment)?);
     }

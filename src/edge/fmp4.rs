@@ -3,11 +3,15 @@
 //! Owns the byte format only. May not do I/O and may not change a picture: `mdat` holds the access
 //! units as they came, byte for byte and in order; parameter sets stand in the sample entry.
 //!
-//! **Time.** A run has one timeline in ticks of [`TIMESCALE`]; `tfdt` counts on it across segments, so
-//! that fragments of several segments can stand behind one init segment. RTP carries presentation
-//! times only: the decode times of a fragment are its presentation times in order, and the offsets
-//! between the two are signed (`trun` version 1). An edit list in the init segment makes a player
-//! begin at the first picture, however late on the timeline that is.
+//! **Time.** A run has one timeline in ticks of [`TIMESCALE`]. Each fragment says its place on it, and
+//! its wall-clock time, in `prft` (14496-12, 8.16.5). It has no `tfdt`: then a player counts on from the
+//! fragment before (8.8.12), so whole fragments of a run, joined behind any init segment, begin at 0
+//! and last as long as they last. With a `tfdt` deep in a run, FFmpeg and Chromium take the place on the
+//! timeline for the duration of a clip, edit list or not (measured). Media Source Extensions want a
+//! `tfdt`: who feeds a fragment to them adds one to his working copy.
+//!
+//! RTP carries presentation times only: the decode times of a fragment are its presentation times in
+//! order, and the offsets between the two are signed (`trun` version 1).
 
 use bytes::Bytes;
 
@@ -61,22 +65,22 @@ pub struct Fragment {
     /// First presentation time and the end of the last picture, ticks.
     pub first_pts: i64,
     pub end_pts: i64,
-    /// Where decoding goes on: `tfdt` of the next fragment is not below this.
+    /// Where decoding goes on: the next fragment does not begin before this.
     pub end_dts: i64,
     /// It begins with a picture that can be decoded alone.
     pub sync: bool,
     pub samples: u32,
 }
 
-/// `ftyp` and `moov`. A player begins at `first_pts`; `duration` (ticks) is stated when it is known.
-pub fn init_segment(track: &Track, first_pts: i64, duration: Option<u64>) -> Vec<u8> {
+/// `ftyp` and `moov`; `duration` (ticks) is stated when it is known.
+pub fn init_segment(track: &Track, duration: Option<u64>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     put_box(&mut out, b"ftyp", |b| {
         b.extend_from_slice(b"iso6\0\0\0\0iso6isommp41avc1");
     });
     put_box(&mut out, b"moov", |b| {
         put_mvhd(b, duration);
-        put_box(b, b"trak", |b| put_trak(b, track, first_pts, duration));
+        put_box(b, b"trak", |b| put_trak(b, track, duration));
         put_box(b, b"mvex", |b| {
             if let Some(duration) = duration {
                 put_full(b, b"mehd", 1, 0, |b| u64_be(b, duration));
@@ -93,12 +97,12 @@ pub fn init_segment(track: &Track, first_pts: i64, duration: Option<u64>) -> Vec
 
 /// `sidx` over whole fragments that follow it at once: lets a player know duration and seek.
 /// `fragments` are bytes and ticks of each.
-pub fn segment_index(first_pts: i64, fragments: &[(u32, u32)]) -> Vec<u8> {
+pub fn segment_index(fragments: &[(u32, u32)]) -> Vec<u8> {
     let mut out = Vec::with_capacity(40 + 12 * fragments.len());
     put_full(&mut out, b"sidx", 1, 0, |b| {
         u32_be(b, TRACK);
         u32_be(b, TIMESCALE);
-        u64_be(b, first_pts.max(0) as u64);
+        u64_be(b, 0);
         u64_be(b, 0);
         u16_be(b, 0);
         u16_be(b, fragments.len().min(usize::from(u16::MAX)) as u16);
@@ -113,7 +117,8 @@ pub fn segment_index(first_pts: i64, fragments: &[(u32, u32)]) -> Vec<u8> {
 }
 
 /// `prft`, `moof` and `mdat` of `samples`. `end_pts` is the presentation time of what follows, if it
-/// is known; `dts_from` is [`Fragment::end_dts`] of the fragment before.
+/// is known; `dts_from` is [`Fragment::end_dts`] of the fragment before; `wall` is the time of the
+/// first presentation time.
 ///
 /// # Panics
 /// If `samples` is empty; callers never close an empty fragment.
@@ -122,20 +127,17 @@ pub fn fragment(
     samples: &[Sample],
     end_pts: Option<i64>,
     dts_from: i64,
-    wall: Option<WallClock>,
+    wall: WallClock,
 ) -> Fragment {
     let times = decode_times(samples, end_pts, dts_from);
     let first_pts = samples.iter().map(|s| s.pts).min().expect("a fragment has samples");
     let mut bytes = Vec::with_capacity(256 + samples.iter().map(|s| s.data.len() + 16).sum::<usize>());
-    if let Some(wall) = wall {
-        put_prft(&mut bytes, wall, first_pts);
-    }
+    put_prft(&mut bytes, wall, first_pts);
     let moof_at = bytes.len();
     put_box(&mut bytes, b"moof", |b| {
         put_full(b, b"mfhd", 0, 0, |b| u32_be(b, sequence));
         put_box(b, b"traf", |b| {
             put_full(b, b"tfhd", 0, 0x02_0000, |b| u32_be(b, TRACK));
-            put_full(b, b"tfdt", 1, 0, |b| u64_be(b, times.dts[0].max(0) as u64));
             put_trun(b, samples, &times);
         });
     });
@@ -156,7 +158,7 @@ pub fn fragment(
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     pub bytes: usize,
-    pub wall: Option<WallClock>,
+    pub wall: WallClock,
     pub first_pts: i64,
     pub end_pts: i64,
     pub end_dts: i64,
@@ -168,15 +170,14 @@ pub struct Found {
 /// the NAL units fill their samples exactly and that none holds a run of zeros, which no NAL unit may
 /// (ITU-T H.264, 7.4.1): a stretch that the disk never got is seen.
 pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
-    let (mut at, mut wall) = (0, None);
-    let (mut kind, mut body, mut end) = next_box(bytes, at)?;
-    if kind == *b"prft" {
-        wall = Some(read_prft(body).ok_or("prft is too short")?);
-        at = end;
-        (kind, body, end) = next_box(bytes, at)?;
+    let (kind, body, end) = next_box(bytes, 0)?;
+    if kind != *b"prft" {
+        return Err("no prft where a fragment should begin");
     }
+    let (wall, first_pts) = read_prft(body).ok_or("prft can't be read")?;
+    let (kind, body, end) = next_box(bytes, end)?;
     if kind != *b"moof" {
-        return Err("no moof where a fragment should be");
+        return Err("no moof behind the prft");
     }
     let run = read_moof(body).ok_or("moof can't be read")?;
     let (kind, data, end) = next_box(bytes, end)?;
@@ -184,17 +185,17 @@ pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
         return Err("no mdat behind the moof");
     }
     check_nal_units(data, &run.sizes)?;
-    let dts_end: i64 = run.dts + run.durations.iter().map(|&d| i64::from(d)).sum::<i64>();
-    let (mut dts, mut first, mut last_end) = (run.dts, i64::MAX, i64::MIN);
+    // Decode times begin anywhere at or behind the first presentation time; the offsets tell where.
+    let (mut dts, mut least, mut most) = (0, i64::MAX, i64::MIN);
     for (duration, offset) in run.durations.iter().zip(&run.offsets) {
-        let pts = dts + i64::from(*offset);
-        first = first.min(pts);
-        last_end = last_end.max(pts);
+        least = least.min(dts + i64::from(*offset));
+        most = most.max(dts + i64::from(*offset));
         dts += i64::from(*duration);
     }
-    let end_pts = dts_end.max(last_end + 1);
+    let end_dts = first_pts - least + dts;
+    let end_pts = end_dts.max(first_pts - least + most + 1);
     let samples = run.sizes.len() as u32;
-    Ok(Found { bytes: end, wall, first_pts: first, end_pts, end_dts: dts_end, sync: run.sync, samples })
+    Ok(Found { bytes: end, wall, first_pts, end_pts, end_dts, sync: run.sync, samples })
 }
 
 /// Length of the init segment (`ftyp`, `moov`) that `bytes` begin with, and its track.
@@ -286,7 +287,7 @@ fn put_mvhd(out: &mut Vec<u8>, duration: Option<u64>) {
     });
 }
 
-fn put_trak(out: &mut Vec<u8>, track: &Track, first_pts: i64, duration: Option<u64>) {
+fn put_trak(out: &mut Vec<u8>, track: &Track, duration: Option<u64>) {
     // Flags: enabled, in the movie, in the preview.
     put_full(out, b"tkhd", 1, 7, |b| {
         u64_be(b, 0);
@@ -298,15 +299,6 @@ fn put_trak(out: &mut Vec<u8>, track: &Track, first_pts: i64, duration: Option<u
         put_matrix(b);
         u32_be(b, track.width << 16);
         u32_be(b, track.height << 16);
-    });
-    put_box(out, b"edts", |b| {
-        put_full(b, b"elst", 1, 0, |b| {
-            u32_be(b, 1);
-            // 0: to the end, which fragments are still moving (14496-12, 8.6.6.1).
-            u64_be(b, duration.unwrap_or(0));
-            u64_be(b, first_pts.max(0) as u64);
-            u32_be(b, 0x0001_0000);
-        });
     });
     put_box(out, b"mdia", |b| {
         put_full(b, b"mdhd", 1, 0, |b| {
@@ -370,8 +362,8 @@ fn put_trun(out: &mut Vec<u8>, samples: &[Sample], times: &Times) {
 
 /// The offset in `trun` is known only once the `moof` is complete.
 fn patch_data_offset(bytes: &mut [u8], moof_at: usize, offset: u32) {
-    // moof header 8, mfhd 16, traf header 8, tfhd 16, tfdt 20, trun header 12, count 4.
-    let at = moof_at + 8 + 16 + 8 + 16 + 20 + 12 + 4;
+    // moof header 8, mfhd 16, traf header 8, tfhd 16, trun header 12, count 4.
+    let at = moof_at + 8 + 16 + 8 + 16 + 12 + 4;
     bytes[at..at + 4].copy_from_slice(&offset.to_be_bytes());
 }
 
@@ -450,13 +442,14 @@ fn descend<'a>(mut bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
     Some(bytes)
 }
 
-fn read_prft(body: &[u8]) -> Option<WallClock> {
+fn read_prft(body: &[u8]) -> Option<(WallClock, i64)> {
     let ntp = u64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
-    Some(WallClock { time: from_ntp(ntp)?, camera: u32::from(body[3]) == PRFT_CAPTURED })
+    let media_time = u64::from_be_bytes(body.get(16..24)?.try_into().ok()?);
+    let camera = u32::from(body[3]) == PRFT_CAPTURED;
+    Some((WallClock { time: from_ntp(ntp)?, camera }, i64::try_from(media_time).ok()?))
 }
 
 struct TrackRun {
-    dts: i64,
     sync: bool,
     durations: Vec<u32>,
     sizes: Vec<u32>,
@@ -466,15 +459,13 @@ struct TrackRun {
 /// Reads what [`fragment`] writes, no other form.
 fn read_moof(moof: &[u8]) -> Option<TrackRun> {
     let traf = descend(moof, &[b"traf"])?;
-    let tfdt = descend(traf, &[b"tfdt"])?;
-    let dts = i64::try_from(u64::from_be_bytes(tfdt.get(4..12)?.try_into().ok()?)).ok()?;
     let trun = descend(traf, &[b"trun"])?;
     let word = |at: usize| Some(u32::from_be_bytes(trun.get(at..at + 4)?.try_into().ok()?));
     let count = word(4)? as usize;
     if word(0)? != 0x0100_0f01 || count == 0 || trun.len() != 12 + 16 * count {
         return None;
     }
-    let mut run = TrackRun { dts, sync: false, durations: vec![], sizes: vec![], offsets: vec![] };
+    let mut run = TrackRun { sync: false, durations: vec![], sizes: vec![], offsets: vec![] };
     for at in (12..trun.len()).step_by(16) {
         run.durations.push(word(at)?);
         run.sizes.push(word(at + 4)?);
@@ -540,7 +531,7 @@ pub(crate) mod tests {
         ];
         for (pts, next, dts_from, (first, end, end_dts)) in cases {
             let time: Time = "2026-03-01T17:00:00.123456789Z".parse().unwrap();
-            let wall = Some(WallClock { time, camera: true });
+            let wall = WallClock { time, camera: true };
             let made = fragment(7, &samples(pts), next, dts_from, wall);
             assert_eq!((made.first_pts, made.end_pts, made.end_dts), (first, end, end_dts), "{pts:?}");
             let mut file = made.bytes.clone();
@@ -554,7 +545,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_torn_fragment_is_not_taken() {
-        let whole = fragment(1, &samples(&[0, 10, 20]), None, 0, None).bytes;
+        let whole = fragment(1, &samples(&[0, 10, 20]), None, 0, WallClock { time: Time::UNIX_EPOCH, camera: false }).bytes;
         for cut in 0..whole.len() {
             assert!(find_fragment(&whole[..cut]).is_err(), "{cut} bytes");
         }

@@ -300,7 +300,7 @@ impl Ring {
         end: Time,
     ) -> Result<FragmentEntry, RingError> {
         if self.segment_is_due(open, fragment, start) {
-            self.begin_segment(open, fragment, start)?;
+            self.begin_segment(open, start)?;
         }
         let segment = self.segments.back_mut().expect("begun above");
         let file = open.file.as_mut().expect("begun above");
@@ -342,18 +342,13 @@ impl Ring {
         }
     }
 
-    fn begin_segment(
-        &mut self,
-        open: &mut OpenRun,
-        fragment: &fmp4::Fragment,
-        start: Time,
-    ) -> Result<(), RingError> {
+    fn begin_segment(&mut self, open: &mut OpenRun, start: Time) -> Result<(), RingError> {
         if let (Some(file), Some(last)) = (open.file.take(), self.segments.back()) {
             file.sync_data().map_err(io_error("sync", &last.path))?;
         }
         let name = file_name(start, open.run.run);
         let path = self.dir.join(&name);
-        let init = fmp4::init_segment(&open.run.track, fragment.first_pts, None);
+        let init = fmp4::init_segment(&open.run.track, None);
         let make = || {
             let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
             file.write_all(&init)?;
@@ -651,9 +646,10 @@ fn adopt(file: &mut File, scanned: &Scanned, at: u64, length: u64) -> io::Result
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(&mut bytes)?;
     let Ok(found) = fmp4::find_fragment(&bytes) else { return Ok(None) };
-    let (Some(wall), Some(last)) = (found.wall, scanned.fragments.last()) else { return Ok(None) };
-    let end = after_ticks(wall.time, found.end_pts - found.first_pts);
-    if found.first_pts < last.first_pts || wall.time < last.start {
+    let Some(last) = scanned.fragments.last() else { return Ok(None) };
+    let start = found.wall.time;
+    let end = after_ticks(start, found.end_pts - found.first_pts);
+    if found.first_pts < last.first_pts || start < last.start {
         return Ok(None);
     }
     Ok(Some(FragmentEntry {
@@ -663,7 +659,7 @@ fn adopt(file: &mut File, scanned: &Scanned, at: u64, length: u64) -> io::Result
         offset: at,
         bytes: found.bytes as u32,
         sha256: Sha256Hash::of(&bytes[..found.bytes]),
-        start: wall.time,
+        start,
         end,
         first_pts: found.first_pts,
         end_pts: found.end_pts,

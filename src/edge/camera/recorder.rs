@@ -259,7 +259,7 @@ impl Recorder {
         let camera = run.mapping.clock.source == ClockSource::Camera;
         let wall = WallClock { time: run.mapping.time(first), camera };
         let end_pts = closed.end_pts.map(|end| end - base);
-        let fragment = fmp4::fragment(run.fragments + 1, &samples, end_pts, run.end_dts, Some(wall));
+        let fragment = fmp4::fragment(run.fragments + 1, &samples, end_pts, run.end_dts, wall);
         let end = run.mapping.time(fragment.end_pts + base);
         (run.fragments, run.end_dts) = (run.fragments + 1, fragment.end_dts);
         let bytes = fragment.bytes.len() as u64;

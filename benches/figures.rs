@@ -1,1 +1,258 @@
-fn main(){}
+//! `make bench`: measures what the issues ask for, prints each figure and writes it as one JSON line to
+//! target/bench.jsonl. Figures stand beside a baseline of the same run, because the machine is noisy.
+//!
+//! `cargo bench --bench figures -- e2e` measures only figures whose name contains `e2e`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use camnet::demo::StreetPictures;
+use camnet::media::rtsp_server::{Repeat, RtspServer};
+use serde_json::{Value, json};
+
+fn main() {
+    camnet::tls::install_crypto();
+    let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted = |names: &[&str]| only.is_empty() || names.iter().any(|n| only.iter().any(|o| n.contains(o.as_str())));
+    let path = root().join("target/bench.jsonl");
+    let mut out = Figures { file: std::fs::File::create(&path).expect("target/ exists") };
+    if wanted(&["demo.ready_s"]) {
+        demo_ready(&mut out);
+    }
+    if wanted(&["edge.record.cpu_s_per_min", "edge.record.vs_ffmpeg_copy"]) {
+        edge_record(&mut out);
+    }
+    if wanted(&["e2e.motion_to_searchable_ms_p50", "e2e.motion_to_searchable_ms_p99"]) {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(motion_to_searchable(&mut out));
+    }
+    if wanted(&["build.debug_s"]) {
+        build_debug(&mut out);
+    }
+    println!("written to {}", path.display());
+}
+
+struct Figures {
+    file: std::fs::File,
+}
+
+impl Figures {
+    #[allow(clippy::too_many_arguments)]
+    fn add(&mut self, name: &str, value: f64, unit: &str, aim: Option<f64>, better: &str, baseline: Value, n: usize) {
+        let value = (value * 1000.0).round() / 1000.0;
+        println!("{name:<36} {value:>10} {unit:<10} aim {aim:?} ({better} is better)  baseline {baseline}  n {n}");
+        let line = json!({
+            "name": name, "value": value, "unit": unit, "aim": aim, "better": better, "baseline": baseline, "n": n,
+        });
+        writeln!(self.file, "{line}").expect("the disk takes a line");
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The same build that `make demo` and the tests use.
+fn binary() -> PathBuf {
+    let status = Command::new("cargo").args(["build", "--locked", "-q"]).current_dir(root()).status().expect("cargo");
+    assert!(status.success());
+    root().join("target/debug/camnet")
+}
+
+/// A child that is killed when dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn demo_ready(out: &mut Figures) {
+    let binary = binary();
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut child = Command::new(&binary)
+            .args(["demo", "--minutes", "2", "--port", &free_port().to_string()])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the demo starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().take(2).count();
+        assert_eq!(lines, 2, "the demo got ready");
+        times.push(began.elapsed().as_secs_f64());
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let _ = child.wait();
+    }
+    out.add("demo.ready_s", median(&mut times), "s", Some(60.0), "lower", Value::Null, times.len());
+}
+
+fn edge_record(out: &mut Figures) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let binary = binary();
+    certificates(&binary, dir.path());
+    let server = RtspServer::start(0, None).expect("an RTSP server");
+    let video = root().join("../shared/videos/one-by-one-person-detection.mp4");
+    server.mount_file("record", &video, Repeat::Loop).expect("a mount");
+    let config = format!(
+        "box = \"box-01\"\ndata_dir = \"box-01\"\n[hub]\nmqtt = \"127.0.0.1:9\"\nurl = \"https://127.0.0.1:9\"\n\
+         ca = \"ca.pem\"\ncertificate = \"box-01.pem\"\nkey = \"box-01.key\"\n[[camera]]\nid = \"cam-01\"\n\
+         url = \"{}\"\n[camera.motion]\nenabled = false\n",
+        server.url("record")
+    );
+    std::fs::write(dir.path().join("edge.toml"), config).expect("a file");
+    let edge = Command::new(&binary)
+        .args(["edge", "--config"])
+        .arg(dir.path().join("edge.toml"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the box starts");
+    let edge = Running(edge);
+    let ffmpeg = Command::new("ffmpeg")
+        .args(["-v", "error", "-rtsp_transport", "tcp", "-i", &server.url("record"), "-an", "-c", "copy"])
+        .args(["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-y"])
+        .arg(dir.path().join("ffmpeg.mp4"))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("ffmpeg starts");
+    let ffmpeg = Running(ffmpeg);
+    std::thread::sleep(Duration::from_secs(10));
+    let before = (cpu_s(edge.0.id()), cpu_s(ffmpeg.0.id()));
+    let measured_s = 60.0;
+    std::thread::sleep(Duration::from_secs_f64(measured_s));
+    let per_min = 60.0 / measured_s;
+    let ours = (cpu_s(edge.0.id()) - before.0) * per_min;
+    let theirs = (cpu_s(ffmpeg.0.id()) - before.1) * per_min;
+    let baseline = json!({ "name": "ffmpeg -c copy, same stream, same minute", "value": theirs });
+    out.add("edge.record.cpu_s_per_min", ours, "s", None, "lower", baseline.clone(), 1);
+    out.add("edge.record.vs_ffmpeg_copy", ours / theirs.max(0.01), "ratio", Some(1.0), "lower", baseline, 1);
+}
+
+/// From the moment the box made the motion event (in its UUIDv7) to the moment the hub's API shows it.
+async fn motion_to_searchable(out: &mut Figures) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let binary = binary();
+    certificates(&binary, dir.path());
+    let (officers, boxes, mqtt) = (free_port(), free_port(), free_port());
+    let hub = format!(
+        "data_dir = \"data\"\nregistry = \"ward.toml\"\n[officers]\nlisten = \"127.0.0.1:{officers}\"\n[boxes]\n\
+         listen = \"127.0.0.1:{boxes}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n[broker.embedded]\n\
+         listen = \"127.0.0.1:{mqtt}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n\
+         client_certificate = \"camnet-hub.pem\"\nclient_key = \"camnet-hub.key\"\n"
+    );
+    std::fs::write(dir.path().join("hub.toml"), hub).expect("a file");
+    let server = RtspServer::start(0, None).expect("an RTSP server");
+    let mut edge = format!(
+        "box = \"box-01\"\ndata_dir = \"box-01\"\n[hub]\nmqtt = \"localhost:{mqtt}\"\nurl = \"https://localhost:{boxes}\"\n\
+         ca = \"ca.pem\"\ncertificate = \"box-01.pem\"\nkey = \"box-01.key\"\n"
+    );
+    server.mount_drawn("street", StreetPictures::new(10, None)).expect("a mount");
+    edge += &format!("[[camera]]\nid = \"cam-01\"\nurl = \"{}\"\n", server.url("street"));
+    std::fs::write(dir.path().join("edge.toml"), edge).expect("a file");
+    let start = |what: &str, config: &str| {
+        let child = Command::new(&binary)
+            .args([what, "--config"])
+            .arg(dir.path().join(config))
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        Running(child)
+    };
+    let _hub = start("hub", "hub.toml");
+    let _edge = start("edge", "edge.toml");
+    let mut latencies = watch_events(officers, Duration::from_secs(240)).await;
+    let n = latencies.len();
+    assert!(n >= 10, "only {n} motion events were seen");
+    let mut sync = fdatasync_ms(dir.path());
+    let baseline = json!({ "name": "one bare fdatasync of 500 bytes, p50 of the same run", "value": median(&mut sync) });
+    out.add("e2e.motion_to_searchable_ms_p50", median(&mut latencies), "ms", Some(250.0), "lower", baseline.clone(), n);
+    let p99 = percentile(&mut latencies, 0.99);
+    out.add("e2e.motion_to_searchable_ms_p99", p99, "ms", Some(1000.0), "lower", baseline, n);
+}
+
+async fn watch_events(port: u16, during: Duration) -> Vec<f64> {
+    let client = reqwest::Client::new();
+    let url = format!("http://127.0.0.1:{port}/api/v1/events?type=camnet.motion.v1&limit=20&order=newest");
+    let mut seen = std::collections::HashSet::new();
+    let mut latencies = Vec::new();
+    let until = Instant::now() + during;
+    while Instant::now() < until {
+        let answer = async { client.get(&url).send().await?.json::<Value>().await }.await;
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        for event in answer.ok().and_then(|a| a["events"].as_array().cloned()).unwrap_or_default() {
+            let id = event["id"].as_str().unwrap_or_default().to_owned();
+            let Ok(uuid) = id.parse::<uuid::Uuid>() else { continue };
+            if seen.insert(id) {
+                let made_ms = (uuid.as_u128() >> 80) as i64;
+                latencies.push((now_ms - made_ms) as f64);
+            }
+        }
+        // The step of the measurement: 5 ms are added to what is measured, at most.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    latencies
+}
+
+fn build_debug(out: &mut Figures) {
+    let target = root().join("target/bench-build");
+    let _ = std::fs::remove_dir_all(&target);
+    let began = Instant::now();
+    let status = Command::new("cargo")
+        .args(["build", "--locked", "-q"])
+        .env("CARGO_TARGET_DIR", &target)
+        .current_dir(root())
+        .status()
+        .expect("cargo");
+    assert!(status.success());
+    let took = began.elapsed().as_secs_f64();
+    let _ = std::fs::remove_dir_all(&target);
+    out.add("build.debug_s", took, "s", Some(300.0), "lower", Value::Null, 1);
+}
+
+fn certificates(binary: &Path, dir: &Path) {
+    let status = Command::new(binary)
+        .args(["hub", "init", "--box", "box-01", "--dir"])
+        .arg(dir)
+        .stdout(Stdio::null())
+        .status()
+        .expect("init runs");
+    assert!(status.success());
+}
+
+/// User and system time of a process so far, seconds (proc(5), fields 14 and 15).
+fn cpu_s(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    ticks as f64 / 100.0
+}
+
+fn fdatasync_ms(dir: &Path) -> Vec<f64> {
+    let mut file = std::fs::File::create(dir.join("sync")).expect("a file");
+    (0..200)
+        .map(|_| {
+            let began = Instant::now();
+            file.write_all(&[7; 500]).expect("a write");
+            file.sync_data().expect("a sync");
+            began.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    percentile(values, 0.5)
+}
+
+fn percentile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() as f64 - 1.0) * share).round() as usize]
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}

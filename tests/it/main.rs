@@ -1,5 +1,8 @@
 //! Every integration test, in one binary: real processes, a real broker, real HTTP, on loopback.
 
 mod contracts;
+mod delivery;
+mod demo;
+mod footage;
 mod layers;
 mod world;

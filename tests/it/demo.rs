@@ -1,0 +1,178 @@
+//! `camnet demo` and the README's commands, as a newcomer runs them; and the console in a real browser.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::world::{camnet, free_port, root, run, signal};
+
+/// A demo that says where to look.
+struct Demo {
+    child: Child,
+    console: String,
+    search: String,
+    ready_after: Duration,
+}
+
+impl Demo {
+    fn start(port: u16, args: &[&str]) -> Self {
+        let started = Instant::now();
+        let mut child = camnet()
+            .args(["demo", "--minutes", "5", "--port", &port.to_string()])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines: Vec<String> = lines.take(2).map(Result::unwrap).collect();
+        let after = |prefix: &str| {
+            let line = lines.iter().find_map(|line| line.strip_prefix(prefix));
+            line.unwrap_or_else(|| panic!("no line {prefix:?} in {lines:?}")).to_owned()
+        };
+        Self { console: after("console: "), search: after("search: "), ready_after: started.elapsed(), child }
+    }
+
+    /// Runs the printed search until it finds something; its output.
+    fn search_finds(&self, within: Duration) -> String {
+        let deadline = Instant::now() + within;
+        loop {
+            let output = run(Command::new("sh").args(["-c", &self.search]));
+            if !output.starts_with("0 clips") {
+                return output;
+            }
+            assert!(Instant::now() < deadline, "the printed search found nothing:\n{output}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Ctrl-C, and a clean end.
+    fn stop(mut self) {
+        signal(self.child.id(), "INT");
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "the demo ended with {status}");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the demo did not stop");
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_printed_search_finds_clips_within_a_minute_twice() {
+    for _ in 0..2 {
+        let demo = Demo::start(free_port(), &[]);
+        let table = demo.search_finds(Duration::from_secs(60).saturating_sub(demo.ready_after));
+        assert!(table.contains("cameras"), "{table}");
+        assert!(table.contains("camera unreachable"), "the dead camera says why it has nothing:\n{table}");
+        assert!(table.contains("not yet reported"), "cameras that no box serves say so:\n{table}");
+        demo.stop();
+    }
+}
+
+#[test]
+fn files_can_be_played_instead() {
+    let videos = root().join("../shared/videos");
+    let (a, b) = (videos.join("car-detection.mp4"), videos.join("one-by-one-person-detection.mp4"));
+    let demo = Demo::start(free_port(), &["--video", a.to_str().unwrap(), "--video", b.to_str().unwrap()]);
+    demo.search_finds(Duration::from_secs(90));
+    demo.stop();
+}
+
+#[test]
+fn a_taken_port_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = camnet().args(["demo", "--minutes", "1", "--port", &port]).output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains(&port) && said.contains("is taken") && said.contains("--port"), "{said}");
+    assert!(output.stdout.is_empty(), "nothing is promised");
+}
+
+#[test]
+fn an_officer_finds_and_plays_a_clip_in_the_browser() {
+    if !Path::new("/usr/bin/chromium").exists() {
+        panic!("/usr/bin/chromium is missing; deploy/install-deps.sh test installs it (Ubuntu's snap does not do)");
+    }
+    let demo = Demo::start(free_port(), &[]);
+    demo.search_finds(Duration::from_secs(60));
+    let shots = root().join("target/screenshots");
+    std::fs::create_dir_all(&shots).unwrap();
+    let console = demo.console.trim_end_matches('/');
+    let said = run(Command::new("timeout")
+        .args(["300", "node"])
+        .arg(root().join("tests/browser/officer.mjs"))
+        .arg(console)
+        .arg(&shots));
+    println!("{said}");
+    demo.stop();
+}
+
+/// Every command in the README's code blocks is run by a test, or stands here with the reason why not.
+#[test]
+fn readme_commands_are_known_and_work() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let etc = dir.path().join("etc");
+    let mut run_here = Vec::new();
+    for line in shell_lines(&readme) {
+        let command = line.split(" #").next().unwrap().trim().to_owned();
+        match command.as_str() {
+            // Run by CI itself, by the tests above through the same program, or by `make check`.
+            "git clone <this repository> camnet && cd camnet" | "make demo" | "make test" | "make check" => {}
+            r#"make demo VIDEO="a.mp4 b.mp4""# => check_make(&command, "camnet demo --video \"a.mp4\" --video \"b.mp4\""),
+            c if c.starts_with("make demo RTSP=") => check_make(c, "--rtsp \"rtsp://192.0.2.10/stream1\""),
+            "make build" => check_make("make build", "build --release"),
+            "make bench" => check_make("make bench", "--bench figures"),
+            "make deny" => check_make("make deny", ".ci/deny"),
+            // The daemons are started for real by every other test; here their files are checked.
+            "camnet hub --config /etc/camnet/hub.toml" | "camnet edge --config /etc/camnet/edge.toml" => {}
+            c if c.starts_with("camnet ") => run_here.push(c.to_owned()),
+            other => panic!("the README has a command that no test knows: {other}"),
+        }
+    }
+    assert!(run_here.len() >= 3, "{run_here:?}");
+    for command in run_here {
+        let text = command.replace("/etc/camnet", etc.to_str().unwrap());
+        if text.contains("edge.toml") {
+            let edge = std::fs::read_to_string(root().join("config/edge.toml")).unwrap();
+            std::fs::write(etc.join("edge.toml"), edge).unwrap();
+        }
+        let said = run(camnet().args(text.split_whitespace().skip(1)));
+        assert!(!said.is_empty(), "{command} says nothing");
+    }
+}
+
+fn shell_lines(readme: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut is_shell = false;
+    for line in readme.lines() {
+        match line {
+            "```sh" => is_shell = true,
+            "```" => is_shell = false,
+            _ if is_shell && !line.trim().is_empty() => lines.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    assert!(lines.len() > 8, "the README's commands were not found");
+    lines
+}
+
+/// What make would run.
+fn check_make(command: &str, expected: &str) {
+    let dry = run(Command::new("sh").args(["-c", &command.replacen("make", "make -n", 1)]).current_dir(root()));
+    assert!(dry.contains(expected), "{command} runs:\n{dry}");
+}

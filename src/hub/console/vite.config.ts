@@ -10,7 +10,6 @@ export default defineConfig({
     assetsInlineLimit: 0,
     chunkSizeWarningLimit: 1200,
   },
-  server: {
-    proxy: { '/api': process.env.CAMNET_HUB ?? 'http://127.0.0.1:8080' },
-  },
+  // `npm run dev` beside a hub that runs on its default address.
+  server: { proxy: { '/api': 'http://127.0.0.1:8080' } },
 });

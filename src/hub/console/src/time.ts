@@ -115,14 +115,14 @@ function parseSpan(asked: string, now: Date): TimeAnswer | undefined {
   if (a && b && /pm$/.test(second.rest) && !/[ap]m$/.test(first.rest) && a.ms < 12 * HOUR_MS && b.ms > 12 * HOUR_MS) {
     if (a.ms + 12 * HOUR_MS < b.ms) a = { ms: a.ms + 12 * HOUR_MS, sure: true };
   }
-  const wordOnly = (rest: string) => rest === '';
-  if (!a && wordOnly(first.rest) && first.day.named) a = { ms: 0, sure: true };
-  if (!b && wordOnly(second.rest) && second.day.named) b = { ms: DAY_MS, sure: true };
-  if (a && !b && /^(nay|bay gio|gio|hien tai|now)$/.test(right)) {
+  if (a && /^(nay|bay gio|gio|hien tai|now)$/.test(right)) {
     const from = shift(a, first.day.part);
     const start = !first.day.named && first.day.start + from > now.getTime() ? first.day.start - DAY_MS : first.day.start;
     return finish({ ...first.day, start }, from, now.getTime() - start, now, true);
   }
+  const wordOnly = (rest: string) => rest === '';
+  if (!a && wordOnly(first.rest) && first.day.named) a = { ms: 0, sure: true };
+  if (!b && wordOnly(second.rest) && second.day.named) b = { ms: DAY_MS, sure: true };
   if (!a || !b) return undefined;
 
   const base: Day = second.day.named && !first.day.named ? { ...first.day, start: second.day.start, named: true } : first.day;

@@ -61,6 +61,11 @@ const answers = (page) => page.waitForResponse((r) => r.url().includes('/api/v1/
 /** Waits until everything in sight that will be drawn has been: pictures, type, map. */
 async function drawn(page) {
   await page.evaluate(() => document.fonts.ready);
+  // Drawing without a graphics card takes its time; a map that lies under the player draws when it is seen.
+  await page.waitForFunction(() => {
+    const map = document.querySelector('.gl');
+    return !map || map.dataset.drawn || getComputedStyle(map).visibility === 'hidden';
+  });
   await page.waitForFunction(() => [...document.images].filter((i) => i.getBoundingClientRect().top < innerHeight).every((i) => i.complete));
 }
 
@@ -220,7 +225,7 @@ async function pictures(browser, subject) {
       await page.locator(state.see).first().waitFor();
       if (!state.busy) await settled(page);
       await state.then?.(page);
-      if (look.size === 'desk') await page.locator('.site').first().waitFor({ state: 'attached' });
+      if (look.size === 'desk') await page.locator('.overlay').waitFor({ state: 'attached' });
       await drawn(page);
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       must(wide <= 0, `${state.name} (${look.size}) is ${wide} px wider than the screen`);

@@ -57,7 +57,7 @@ export function startWords(clip: Clip): string {
   return severalDays() ? formatDateTime(at) : formatClock(at);
 }
 
-function severalDays(): boolean {
+export function severalDays(): boolean {
   return app.answered !== undefined && formatDate(app.answered.from) !== formatDate(app.answered.to);
 }
 

@@ -40,8 +40,9 @@ export function duration(ms: number): string {
     .join(' ');
 }
 
-/** 0,18 s in Vietnamese, 0.18 s in English. */
+/** 0,18 s in Vietnamese, 0.18 s in English; 3 ms where seconds would say nothing. */
 export function seconds(ms: number): string {
+  if (Math.abs(ms) < 10) return `${number(ms)} ms`;
   const digits = Math.abs(ms) < 1000 ? 2 : 1;
   return `${number(ms / 1000, digits)} s`;
 }

@@ -1,0 +1,93 @@
+// Owns how clips and coverage are put together for the eye: groups by camera, causes of gaps, one-line words.
+import type { Clip, Coverage, Span } from './api';
+import { clockWords, seconds, t, type Key } from './i18n.svelte';
+import { compass } from './place';
+import { app } from './state.svelte';
+import { formatClock, formatDate, formatDateTime } from './time';
+
+export interface Group {
+  id: string;
+  name: string;
+  site: string;
+  distance_m?: number;
+  bearing_deg?: number;
+  clips: Clip[];
+  coverage?: Coverage;
+}
+
+/** Every camera that was asked, those with clips first, then the nearest. */
+export function groups(clips: Clip[], coverage: Coverage[]): Group[] {
+  const byId = new Map<string, Group>();
+  for (const c of coverage) {
+    byId.set(c.device.id, { id: c.device.id, name: c.device.name, site: c.site.name, distance_m: c.distance_m, clips: [], coverage: c });
+  }
+  for (const clip of clips) {
+    const id = clip.device.id;
+    const group = byId.get(id) ?? { id, name: clip.device.name, site: clip.site.name, clips: [] };
+    group.distance_m ??= clip.distance_m;
+    group.bearing_deg ??= clip.bearing_deg;
+    group.clips.push(clip);
+    byId.set(id, group);
+  }
+  const far = (g: Group) => g.distance_m ?? 0;
+  return [...byId.values()].sort(
+    (a, b) => Number(b.clips.length > 0) - Number(a.clips.length > 0) || far(a) - far(b) || a.name.localeCompare(b.name, 'vi'),
+  );
+}
+
+export const gaps = (coverage: Coverage | undefined): Span[] => (coverage?.spans ?? []).filter((s) => s.state === 'gap');
+
+/** The catalogue's word for a cause; a cause this page does not know yet is said to be unknown. */
+export function causeKey(cause: string | undefined): Key {
+  return CAUSES.has(cause ?? '') ? (`gap.${cause}` as Key) : 'gap.unknown';
+}
+export function causeNextKey(cause: string | undefined): Key {
+  return CAUSES.has(cause ?? '') ? (`gap.next.${cause}` as Key) : 'gap.next.unknown';
+}
+const CAUSES = new Set(['box_off', 'camera_unreachable', 'stream_broken', 'disk_full', 'clock_unsure', 'paused_by_owner', 'not_yet_reported']);
+
+/** 21:00:05 – 21:12:40, with dates where the asked range spans several days. */
+export function spanWords(span: { start: string; end: string }): string {
+  const write = severalDays() ? formatDateTime : formatClock;
+  return `${write(new Date(span.start))} – ${write(new Date(span.end))}`;
+}
+
+export function startWords(clip: Clip): string {
+  const at = new Date(clip.start);
+  return severalDays() ? formatDateTime(at) : formatClock(at);
+}
+
+export function severalDays(): boolean {
+  return app.answered !== undefined && formatDate(app.answered.from) !== formatDate(app.answered.to);
+}
+
+/** "56 m, hướng tây bắc"; nothing when no point was asked about. */
+export function distanceWords(of: { distance_m?: number; bearing_deg?: number }): string {
+  if (of.distance_m === undefined) return '';
+  if (of.distance_m < 3) return t('clip.here');
+  const far = t('clip.distance', { m: Math.round(of.distance_m) });
+  return of.bearing_deg === undefined ? far : `${far}, ${t('clip.direction', { direction: t(`dir.${compass(of.bearing_deg)}`) })}`;
+}
+
+/** "± 0,18 s", or that the clock is not sure. */
+export function certaintyWords(clip: Clip): string {
+  if (clip.clock.sync !== 'synced') return t('clip.clock_unsure');
+  return clip.clock.uncertainty_ms === undefined ? '' : t('clip.uncertainty', { value: seconds(clip.clock.uncertainty_ms) });
+}
+
+export const whereWords = (clip: Clip) => t(clip.where === 'hub' ? 'clip.at_hub' : clip.where === 'box' ? 'clip.on_box' : 'clip.fetching');
+export const WHERE_SHAPE: Record<Clip['where'], string> = { hub: '▣', box: '▢', fetching: '◪' };
+
+/** Everything about a clip in one line, for those who listen and for the pointer. */
+export function clipLine(clip: Clip): string {
+  const time = `${formatDateTime(new Date(clip.start))} ${certaintyWords(clip)}`;
+  return [clip.device.name, distanceWords(clip), time, clockWords(clip.clock), whereWords(clip)].filter(Boolean).join(' · ');
+}
+
+/** The clips that "previous" and "next" walk through, in the order they happened. */
+export function neighbours(clip: Clip): { list: Clip[]; index: number } {
+  const list = app.clips
+    .filter((c) => app.view === 'time' || c.device.id === clip.device.id)
+    .sort((a, b) => Date.parse(a.start) - Date.parse(b.start));
+  return { list, index: list.findIndex((c) => c.id === clip.id) };
+}

@@ -1,0 +1,63 @@
+// Tests of the words: both languages have the same keys and the same blanks, every key is used and exists,
+// and no component shows a word that is not in the catalogue.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { parse } from 'svelte/compiler';
+
+// The runner starts in the package's own directory.
+const root = join(process.cwd(), 'src');
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+const vi = JSON.parse(read('i18n/vi.json')) as Record<string, string>;
+const en = JSON.parse(read('i18n/en.json')) as Record<string, string>;
+const components = readdirSync(join(root, 'components')).filter((n) => n.endsWith('.svelte'));
+const modules = readdirSync(root).filter((n) => n.endsWith('.ts'));
+const sources = [...components.map((n) => `components/${n}`), ...modules];
+
+/** Names that are the same in every language. */
+const NAMES = new Set(['camnet', 'J', 'K', 'L', 'N', 'P', 'Esc', 's']);
+const SPOKEN = new Set(['title', 'aria-label', 'placeholder', 'alt', 'aria-valuetext', 'aria-description', 'label']);
+
+test('each language has every key, with the same blanks', () => {
+  const blanks = (text: string) => [...text.matchAll(/\{(\w+)\}/g)].map((m) => m[1]).sort().join();
+  assert.deepEqual(Object.keys(vi).filter((k) => !(k in en)), [], 'missing in English');
+  assert.deepEqual(Object.keys(en).filter((k) => !(k in vi)), [], 'missing in Vietnamese');
+  for (const key of Object.keys(vi)) {
+    assert.ok(vi[key].trim() && en[key].trim(), `${key} is empty`);
+    assert.equal(blanks(vi[key]), blanks(en[key]), `blanks of ${key}`);
+  }
+});
+
+test('every key is used, and every used key exists', () => {
+  const text = sources.map(read).join('\n');
+  const quoted = new Set([...text.matchAll(/'([a-z]+\.[a-z0-9_.]+)'/g)].map((m) => m[1]));
+  const patterns = [...text.matchAll(/`([a-z]+\.[a-z_.]*)\$\{/g)].map((m) => m[1]);
+  const unused = Object.keys(vi).filter((k) => !quoted.has(k) && !patterns.some((p) => k.startsWith(p)));
+  assert.deepEqual(unused, [], 'unused keys');
+  const called = [...text.matchAll(/\bt\(\s*'([^']+)'/g)].map((m) => m[1]);
+  assert.deepEqual(called.filter((k) => !(k in vi)), [], 'keys that do not exist');
+});
+
+test('no component shows a word that is not in the catalogue', () => {
+  const letters = /\p{L}/u;
+  const found: string[] = [];
+  const note = (file: string, text: string) => {
+    for (const word of text.split(/\s+/)) if (letters.test(word) && !NAMES.has(word)) found.push(`${file}: ${word}`);
+  };
+  // The page's tree is untyped on purpose: only text and a few attributes matter here.
+  const walk = (file: string, node: any): void => {
+    if (Array.isArray(node)) return node.forEach((n) => walk(file, n));
+    if (!node || typeof node !== 'object') return;
+    if (node.type === 'Attribute') {
+      const parts = Array.isArray(node.value) ? node.value : [];
+      if (SPOKEN.has(node.name)) for (const part of parts) if (part.type === 'Text') note(file, part.data);
+      return;
+    }
+    if (node.type === 'Text') return note(file, node.data);
+    for (const key of ['nodes', 'fragment', 'body', 'consequent', 'alternate', 'fallback', 'children', 'attributes', 'pending', 'then', 'catch'])
+      if (key in node) walk(file, node[key]);
+  };
+  for (const name of components) walk(name, parse(read(`components/${name}`), { modern: true }).fragment);
+  assert.deepEqual(found, []);
+});

@@ -120,7 +120,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl ClipStore {
     /// Opens the folders in `data_dir` and takes up the uploads that were open. Blocking.
-    pub fn open(data_dir: &Path, sink: Arc<dyn StoredSink>, metrics: HubMetrics) -> Result<Self, UploadError> {
+    pub fn open(
+        data_dir: &Path,
+        sink: Arc<dyn StoredSink>,
+        metrics: HubMetrics,
+    ) -> Result<Self, UploadError> {
         let (uploads, clips) = (data_dir.join("uploads"), data_dir.join("clips"));
         for folder in [&uploads, &clips] {
             std::fs::create_dir_all(folder).map_err(|e| io_error("created", folder, e))?;
@@ -149,7 +153,12 @@ impl ClipStore {
     }
 
     /// Opens a complete file of a known size for reading.
-    pub async fn read(&self, _pass: &Pass, sha256: &Sha256Hash, bytes: u64) -> Result<tokio::fs::File, UploadError> {
+    pub async fn read(
+        &self,
+        _pass: &Pass,
+        sha256: &Sha256Hash,
+        bytes: u64,
+    ) -> Result<tokio::fs::File, UploadError> {
         let path = self.path_of(sha256);
         let file = tokio::fs::File::open(&path).await.map_err(|e| io_error("opened", &path, e))?;
         let length = file.metadata().await.map_err(|e| io_error("read", &path, e))?.len();
@@ -198,7 +207,13 @@ impl ClipStore {
 
     /// Appends `body` at `offset`. What came before the link broke is kept. When the last byte has come,
     /// the file is checked and made durable before this returns.
-    pub async fn append<S, E>(&self, box_id: &BoxId, id: Uuid, offset: u64, mut body: S) -> Result<Progress, UploadError>
+    pub async fn append<S, E>(
+        &self,
+        box_id: &BoxId,
+        id: Uuid,
+        offset: u64,
+        mut body: S,
+    ) -> Result<Progress, UploadError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
         E: std::fmt::Display,
@@ -305,7 +320,9 @@ impl ClipStore {
         blocking(move || {
             File::create_new(&part).map_err(|e| io_error("created", &part, e))?;
             let mut file = File::create_new(&path).map_err(|e| io_error("created", &path, e))?;
-            file.write_all(&json).and_then(|()| file.sync_all()).map_err(|e| io_error("written", &path, e))?;
+            file.write_all(&json)
+                .and_then(|()| file.sync_all())
+                .map_err(|e| io_error("written", &path, e))?;
             sync_folder(&folder)
         })
         .await

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::SignedDuration;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
@@ -19,8 +20,8 @@ use super::access::Pass;
 use super::catalog::{Basis, Catalog, CatalogError, ClipKey, ClipRow, Order, TimeRange};
 use super::registry::{History, Placement};
 use crate::limits::{
-    PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_CAMERAS_MAX, SEARCH_DEVICES_MAX, SEARCH_RADIUS_M_MAX, SEARCH_RANGE_MAX,
-    SEARCH_SPANS_MAX,
+    PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_CAMERAS_MAX, SEARCH_DEVICES_MAX, SEARCH_RADIUS_M_MAX,
+    SEARCH_RANGE_MAX, SEARCH_SPANS_MAX,
 };
 use crate::model::{
     AreaId, ClockQuality, ClockSource, CoverageSpan, DeviceId, GapCause, Point, Sha256Hash, SpanState,
@@ -250,18 +251,62 @@ pub struct SpanView {
 
 // --- understanding ---
 
-/// What a page token holds.
+/// What a page token holds: the question it belongs to, its window, and where to go on.
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub(super) struct Token<K> {
     version: u8,
     digest: [u8; 16],
-    from: Time,
-    to: Time,
-    after: ClipKey,
+    pub from: Time,
+    pub to: Time,
+    pub after: K,
 }
 
 const TOKEN_VERSION: u8 = 1;
 const TOKEN_BYTES_MAX: usize = 400;
+
+impl<K: Serialize + DeserializeOwned> Token<K> {
+    pub fn new(digest: [u8; 16], range: TimeRange, after: K) -> Self {
+        Self { version: TOKEN_VERSION, digest, from: range.from, to: range.to, after }
+    }
+
+    pub fn write(&self) -> String {
+        URL_SAFE_NO_PAD.encode(postcard::to_stdvec(self).expect("a token has only types that postcard knows"))
+    }
+
+    /// The token of `text`, if it belongs to the question with this digest.
+    pub fn read(text: &str, digest: [u8; 16]) -> Result<Self, SearchError> {
+        let unreadable = SearchError::Page("can't be read; use `next` of an answer as it is");
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(unreadable);
+        }
+        let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) else { return Err(unreadable) };
+        match postcard::from_bytes::<Self>(&bytes) {
+            Ok(token) if token.version != TOKEN_VERSION => {
+                Err(SearchError::Page("is of another version; ask again from the first page"))
+            }
+            Ok(token) if token.digest != digest => {
+                Err(SearchError::Page("belongs to another question; repeat the question as it was"))
+            }
+            Ok(token) => Ok(token),
+            Err(_) => Err(unreadable),
+        }
+    }
+}
+
+/// The time window that was asked for, or that a page's question had: the last 24 hours by default.
+pub(super) fn window(from: Option<Time>, to: Option<Time>, now: Time) -> Result<TimeRange, SearchError> {
+    let to = to.unwrap_or(now);
+    let day = SignedDuration::from_hours(24);
+    let from = from.unwrap_or_else(|| to.checked_sub(day).unwrap_or(Time::MIN));
+    if from >= to {
+        return Err(wrong(format!("from = {from} must lie before to = {to}")));
+    }
+    if to.duration_since(from).unsigned_abs() > SEARCH_RANGE_MAX {
+        let days = SEARCH_RANGE_MAX.as_secs() / 86_400;
+        return Err(wrong(format!("from {from} to {to}: one search covers at most {days} days")));
+    }
+    Ok(TimeRange { from, to })
+}
 
 impl Question {
     /// Understands what was asked at `now`, against the registry's history.
@@ -271,20 +316,13 @@ impl Question {
             return Err(wrong(format!("limit = {limit}: 1 to {PAGE_CLIPS_MAX} clips fit on a page")));
         }
         let digest = digest(asked);
-        let token = asked.page.as_deref().map(|text| read_token(text, digest)).transpose()?;
-        let to = token.as_ref().map(|t| t.to).or(asked.to).unwrap_or(now);
-        let day = SignedDuration::from_hours(24);
-        let from = token.as_ref().map(|t| t.from).or(asked.from);
-        let from = from.unwrap_or_else(|| to.checked_sub(day).unwrap_or(Time::MIN));
-        if from >= to {
-            return Err(wrong(format!("from = {from} must lie before to = {to}")));
-        }
-        if to.duration_since(from).unsigned_abs() > SEARCH_RANGE_MAX {
-            let days = SEARCH_RANGE_MAX.as_secs() / 86_400;
-            return Err(wrong(format!("from {from} to {to}: one search covers at most {days} days")));
-        }
+        let token = asked.page.as_deref().map(|text| Token::<ClipKey>::read(text, digest)).transpose()?;
+        let range = match &token {
+            Some(token) => window(Some(token.from), Some(token.to), now)?,
+            None => window(asked.from, asked.to, now)?,
+        };
         Ok(Self {
-            range: TimeRange { from, to },
+            range,
             place: place(asked, history)?,
             order: asked.order.unwrap_or_default(),
             limit,
@@ -313,7 +351,8 @@ fn place(asked: &Asked, history: &History) -> Result<Place, SearchError> {
         return Err(wrong("ask by one place: lat, lon and radius_m, or area, or device".into()));
     }
     if let Some(area) = &asked.area {
-        let known = history.area(area).ok_or_else(|| wrong(format!("area = {area}: there is no such area")))?;
+        let known =
+            history.area(area).ok_or_else(|| wrong(format!("area = {area}: there is no such area")))?;
         return Ok(Place::Area { area: NameView { id: area.to_string(), name: known.name.clone() } });
     }
     if let Some(devices) = &asked.device {
@@ -336,34 +375,21 @@ fn place(asked: &Asked, history: &History) -> Result<Place, SearchError> {
         return Err(wrong(format!("lat = {lat}, lon = {lon}: lat lies in -90..90, lon in -180..180")));
     }
     if !(radius_m > 0.0 && radius_m <= SEARCH_RADIUS_M_MAX) {
-        return Err(wrong(format!("radius_m = {radius_m}: more than 0, at most {SEARCH_RADIUS_M_MAX} metres")));
+        return Err(wrong(format!(
+            "radius_m = {radius_m}: more than 0, at most {SEARCH_RADIUS_M_MAX} metres"
+        )));
     }
     Ok(Place::Circle { point: PointView { lat, lon }, radius_m })
 }
 
 /// Tells one question from another, whatever its page and size of page.
 fn digest(asked: &Asked) -> [u8; 16] {
-    let same = Asked { page: None, limit: None, purpose: None, ..asked.clone() };
-    let json = serde_json::to_vec(&same).expect("a question has only text keys");
-    *Sha256::digest(json).first_chunk().expect("32 bytes have a first half")
+    digest_of(&Asked { page: None, limit: None, purpose: None, ..asked.clone() })
 }
 
-fn read_token(text: &str, digest: [u8; 16]) -> Result<Token, SearchError> {
-    let unreadable = SearchError::Page("can't be read; use `next` of an answer as it is");
-    if text.len() > TOKEN_BYTES_MAX {
-        return Err(unreadable);
-    }
-    let Ok(bytes) = URL_SAFE_NO_PAD.decode(text) else { return Err(unreadable) };
-    match postcard::from_bytes::<Token>(&bytes) {
-        Ok(token) if token.version != TOKEN_VERSION => {
-            Err(SearchError::Page("is of another version; ask again from the first page"))
-        }
-        Ok(token) if token.digest != digest => {
-            Err(SearchError::Page("belongs to another question; repeat the question as it was"))
-        }
-        Ok(token) => Ok(token),
-        Err(_) => Err(unreadable),
-    }
+pub(super) fn digest_of(question: &impl Serialize) -> [u8; 16] {
+    let json = serde_json::to_vec(question).expect("a question has only text keys");
+    *Sha256::digest(json).first_chunk().expect("32 bytes have a first half")
 }
 
 // --- answering ---
@@ -387,7 +413,13 @@ impl Search {
     }
 
     /// Clips, and the account of every camera in the place for the whole window. Blocking.
-    pub fn answer(&self, _pass: &Pass, question: &Question, history: &History, now: Time) -> Result<Answer, SearchError> {
+    pub fn answer(
+        &self,
+        _pass: &Pass,
+        question: &Question,
+        history: &History,
+        now: Time,
+    ) -> Result<Answer, SearchError> {
         let found = find_cameras(question, history);
         let devices: BTreeSet<&DeviceId> = found.iter().map(|f| &f.placement.device.id).collect();
         let cameras = devices.len();
@@ -395,14 +427,18 @@ impl Search {
             return Err(SearchError::TooManyCameras { cameras });
         }
         let (rows, more) = self.page(question, &devices, &found, history)?;
-        let next = rows.last().filter(|_| more).map(|last| write_token(question, last.key()));
+        let next = rows
+            .last()
+            .filter(|_| more)
+            .map(|last| Token::new(question.digest, question.range, last.key()).write());
         let mut clips = Vec::with_capacity(rows.len());
         for row in rows {
             let placement = placement_at(history, &row.device, row.start.max(question.range.from));
             let place = placement.as_ref().and_then(|p| found.iter().find(|f| f.placement == *p));
             clips.push(clip_view(row, placement.as_ref(), place));
         }
-        let coverage = found.iter().map(|f| self.coverage(f, question.range, now)).collect::<Result<_, _>>()?;
+        let coverage =
+            found.iter().map(|f| self.coverage(f, question.range, now)).collect::<Result<_, _>>()?;
         let understood = Understood {
             from: question.range.from,
             to: question.range.to,
@@ -432,7 +468,8 @@ impl Search {
         for &device in devices {
             let places = history.placements(device);
             let wanted = places.iter().map(|p| found.iter().any(|f| f.placement == *p)).collect();
-            let mut feed = Feed { device, places, wanted, rows: VecDeque::new(), after: question.after, done: false };
+            let mut feed =
+                Feed { device, places, wanted, rows: VecDeque::new(), after: question.after, done: false };
             feed.fill(&*self.catalog, question)?;
             feeds.push(feed);
         }
@@ -509,9 +546,10 @@ impl Feed<'_> {
             self.after = rows.last().map(ClipRow::key).or(self.after);
             let from = question.range.from;
             let (places, wanted) = (&self.places, &self.wanted);
-            self.rows.extend(rows.into_iter().filter(|row| {
-                place_index(places, row.start.max(from)).is_some_and(|n| wanted[n])
-            }));
+            self.rows.extend(
+                rows.into_iter()
+                    .filter(|row| place_index(places, row.start.max(from)).is_some_and(|n| wanted[n])),
+            );
         }
         Ok(())
     }
@@ -530,7 +568,9 @@ fn placement_at(history: &History, device: &DeviceId, time: Time) -> Option<Plac
 
 fn find_cameras(question: &Question, history: &History) -> Vec<Found> {
     let areas = match &question.place {
-        Place::Area { area } => AreaId::new(area.id.clone()).ok().map(|id| history.areas_below(&id, question.range)),
+        Place::Area { area } => {
+            AreaId::new(area.id.clone()).ok().map(|id| history.areas_below(&id, question.range))
+        }
         _ => None,
     };
     let mut found = Vec::new();
@@ -603,12 +643,6 @@ fn fill(known: Vec<CoverageSpan>, from: Time, to: Time) -> Vec<CoverageSpan> {
         filled.push(hole(at, to));
     }
     filled
-}
-
-fn write_token(question: &Question, after: ClipKey) -> String {
-    let TimeRange { from, to } = question.range;
-    let token = Token { version: TOKEN_VERSION, digest: question.digest, from, to, after };
-    URL_SAFE_NO_PAD.encode(postcard::to_stdvec(&token).expect("a token has only types that postcard knows"))
 }
 
 fn site_view(placement: &Placement) -> SiteView {
@@ -705,13 +739,10 @@ mod tests {
         let table: [(Vec<CoverageSpan>, &[(i64, i64, bool)]); 4] = [
             (vec![], &[(0, 100, false)]),
             (vec![span(-5, 120, false)], &[(0, 100, true)]),
-            (vec![span(10, 20, false), span(30, 40, true)], &[
-                (0, 10, false),
-                (10, 20, true),
-                (20, 30, false),
-                (30, 40, true),
-                (40, 100, false),
-            ]),
+            (
+                vec![span(10, 20, false), span(30, 40, true)],
+                &[(0, 10, false), (10, 20, true), (20, 30, false), (30, 40, true), (40, 100, false)],
+            ),
             (vec![span(-9, -1, false), span(101, 120, false)], &[(0, 100, false)]),
         ];
         for (known, expected) in table {

@@ -1,1 +1,203 @@
-//! todo
+//! HTTP: the officers' listener (console, API) and the boxes' (uploads).
+//!
+//! Owns routes, headers and problem details. A handler parses, calls, renders; what it calls lives
+//! elsewhere. May not listen for officers beyond loopback until login exists.
+
+mod api;
+pub mod boxes;
+mod console;
+pub mod openapi;
+mod problem;
+mod tus;
+mod video;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::access::Gate;
+use super::catalog::Catalog;
+use super::clips::ClipStore;
+use super::metrics::HubMetrics;
+use super::registry::Registry;
+use super::search::Search;
+use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
+use crate::model::BoxId;
+pub use problem::Problem;
+
+/// What the running hub tells its listeners. Ingest writes it.
+#[derive(Default)]
+pub struct HubStatus {
+    /// Number that the journal's next record gets.
+    pub journal_next: AtomicU64,
+    /// The link to the broker is up.
+    pub broker_up: AtomicBool,
+    online: RwLock<BTreeMap<BoxId, bool>>,
+}
+
+impl HubStatus {
+    /// Notes a box's retained status message or last will.
+    pub fn set_online(&self, box_id: &BoxId, online: bool) {
+        let mut boxes = self.online.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        boxes.insert(box_id.clone(), online);
+    }
+
+    /// None if the box never said.
+    pub fn online(&self, box_id: &BoxId) -> Option<bool> {
+        self.online.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(box_id).copied()
+    }
+}
+
+/// What the officers' handlers call.
+pub struct Web {
+    pub catalog: Arc<dyn Catalog>,
+    pub registry: Arc<Registry>,
+    pub gate: Arc<Gate>,
+    pub clips: Arc<ClipStore>,
+    pub metrics: HubMetrics,
+    pub status: Arc<HubStatus>,
+    /// Who looks until login exists: the gate must know this name.
+    pub actor: String,
+    /// The hub runs as a demonstration; the console says so.
+    pub demo: bool,
+}
+
+impl Web {
+    fn search(&self) -> Search {
+        Search::new(self.catalog.clone())
+    }
+}
+
+/// The routes of the officers' listener.
+pub fn officers_router(web: Arc<Web>) -> Router {
+    Router::new()
+        .nest("/api/v1", api::router())
+        .route("/api/{*rest}", axum::routing::any(not_found))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi::serve))
+        .fallback(console::serve)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(web.clone(), measure))
+        .layer(from_fn(guard))
+        .with_state(web)
+}
+
+/// Serves officers until `shutdown`; then open answers have a deadline.
+pub async fn serve_officers(
+    listener: TcpListener,
+    web: Arc<Web>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let listen = listener.local_addr()?;
+    if !listen.ip().is_loopback() {
+        let why =
+            format!("{listen} is not a loopback address; until login exists officers are served there only");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    let app = officers_router(web).into_make_service_with_connect_info::<SocketAddr>();
+    let serve = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    drain(serve.into_future(), shutdown).await
+}
+
+/// Waits for `serve`, but after `shutdown` no longer than the drain may take.
+async fn drain(serve: impl Future<Output = io::Result<()>>, shutdown: CancellationToken) -> io::Result<()> {
+    let deadline = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN_MAX).await;
+    };
+    tokio::select! {
+        done = serve => done,
+        () = deadline => Ok(()),
+    }
+}
+
+use std::future::IntoFuture;
+
+async fn not_found() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "there is no such resource")
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this resource does not know that method")
+}
+
+/// Ready when the index has caught up with the journal and the broker is there.
+async fn ready(State(web): State<Arc<Web>>) -> Response {
+    let lag = web.status.journal_next.load(Ordering::Relaxed).saturating_sub(web.catalog.applied());
+    let broker_up = web.status.broker_up.load(Ordering::Relaxed);
+    let index_ready = lag <= 2 * COMMIT_EVENTS_MAX as u64;
+    let is_ready = index_ready && broker_up;
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = serde_json::json!({ "ready": is_ready, "index_lag": lag, "broker_up": broker_up });
+    (status, axum::Json(body)).into_response()
+}
+
+async fn metrics(State(web): State<Arc<Web>>) -> Response {
+    let journal_next = web.status.journal_next.load(Ordering::Relaxed);
+    web.metrics.journal_next.set(journal_next as i64);
+    web.metrics.index_applied.set(web.catalog.applied() as i64);
+    web.metrics.broker_up.set(web.status.broker_up.load(Ordering::Relaxed).into());
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], web.metrics.render()).into_response()
+}
+
+async fn measure(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let route = path.as_ref().map_or("other", MatchedPath::as_str);
+    web.metrics.request("officers", route, response.status().as_u16(), began.elapsed());
+    response
+}
+
+const POLICY: &str = "default-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; \
+    worker-src 'self' blob:; style-src 'self' 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'";
+
+/// Answers only to loopback names (a page elsewhere could else rebind its own name to this machine), and
+/// puts the security headers on every answer.
+async fn guard(request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|a| a.as_str()));
+    let mut response = if host.is_some_and(is_loopback_name) {
+        next.run(request).await
+    } else {
+        let detail = "this hub answers to localhost, 127.0.0.1 and [::1] only";
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn is_loopback_name(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// Runs what blocks on a thread that may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.expect("the work does not panic")
+}
+
+#[cfg(test)]
+mod tests;

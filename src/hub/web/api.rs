@@ -1,0 +1,633 @@
+//! The officers' API, `/api/v1`. Each handler parses, passes the gate, calls, renders.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::video::{self, Wanted};
+use super::{Problem, Web, blocking};
+use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
+use crate::hub::catalog::{EventKey, EventQuery, EventRow, Order};
+use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, digest_of, window};
+use crate::limits::{
+    API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
+};
+use crate::model::{AreaId, BoxId, DeviceId, DeviceKind, Sha256Hash, Time};
+
+type App = State<Arc<Web>>;
+type Answered<T> = Result<Json<T>, Problem>;
+
+/// Header that says why somebody looks; the query's `purpose` does too.
+const PURPOSE: &str = "camnet-purpose";
+
+pub fn router() -> Router<Arc<Web>> {
+    Router::new()
+        .route("/session", get(session))
+        .route("/places", get(places))
+        .route("/clips", get(clips_get).post(clips_post))
+        .route("/clips/{id}", get(clip))
+        .route("/clips/{id}/video.mp4", get(clip_video))
+        .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
+        .route("/events", get(events))
+        .route("/boxes", get(boxes))
+        .route("/refused", get(refused))
+        .route("/access", get(access))
+}
+
+/// Who asks, and why.
+pub struct Looker {
+    purpose: Option<String>,
+    remote: Option<SocketAddr>,
+}
+
+impl FromRequestParts<Arc<Web>> for Looker {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _web: &Arc<Web>) -> Result<Self, Problem> {
+        let header = parts.headers.get(PURPOSE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|c| c.0);
+        Ok(Self { purpose: header, remote })
+    }
+}
+
+impl Looker {
+    async fn pass(
+        self,
+        web: &Web,
+        action: Action,
+        purpose: Option<String>,
+        subject: Value,
+    ) -> Result<Pass, Problem> {
+        let purpose = purpose.or(self.purpose).filter(|p| !p.trim().is_empty());
+        if purpose.as_ref().is_some_and(|p| p.chars().count() > PURPOSE_CHARS_MAX) {
+            return Err(Problem::bad_request(format!("purpose: at most {PURPOSE_CHARS_MAX} characters")));
+        }
+        let actor = Actor(web.actor.clone());
+        let label = serde_json::to_value(action).ok();
+        let label = label.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let result = web.gate.pass(Look { actor, action, purpose, subject, remote: self.remote }).await;
+        let decision = if result.is_ok() { "allowed" } else { "refused" };
+        web.metrics.looks.with_label_values(&[label, decision]).inc();
+        result.map_err(Problem::from)
+    }
+}
+
+fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    Query::<T>::try_from_uri(uri).map(|q| q.0).map_err(|error| {
+        // axum's own text says no more than "failed"; the cause names the key.
+        let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+        Problem::bad_request(format!("query: {cause}"))
+    })
+}
+
+fn clip_id(text: &str) -> Result<Uuid, Problem> {
+    Uuid::parse_str(text).map_err(|_| Problem::not_found("there is no such clip: its id is no UUID"))
+}
+
+fn page_limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(usual);
+    if (1..=most).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::bad_request(format!("limit: 1 to {most}")))
+    }
+}
+
+// --- session and places ---
+
+#[derive(Serialize, ToSchema)]
+pub struct Session {
+    actor: String,
+    demo: bool,
+    version: &'static str,
+    #[schema(value_type = String, format = DateTime)]
+    time: Time,
+}
+
+/// Who is looking, and the hub's time.
+#[utoipa::path(get, path = "/api/v1/session", responses((status = 200, body = Session)))]
+pub async fn session(State(web): App) -> Json<Session> {
+    let version = env!("CARGO_PKG_VERSION");
+    Json(Session { actor: web.actor.clone(), demo: web.demo, version, time: Time::now() })
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Places {
+    areas: Vec<AreaPlace>,
+    sites: Vec<SitePlace>,
+    devices: Vec<DevicePlace>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct AreaPlace {
+    id: String,
+    name: String,
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    former_names: Vec<FormerNamePlace>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct FormerNamePlace {
+    name: String,
+    #[schema(value_type = String, format = DateTime)]
+    until: Time,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SitePlace {
+    id: String,
+    name: String,
+    address: String,
+    area: String,
+    owner: String,
+    point: PointView,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct DevicePlace {
+    id: String,
+    name: String,
+    /// `camera`, `lamp` or `gate`.
+    #[schema(value_type = String)]
+    kind: DeviceKind,
+    site: String,
+    #[serde(rename = "box")]
+    box_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    view: Option<ViewPlace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lamps: Option<u32>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ViewPlace {
+    heading_deg: f64,
+    angle_deg: f64,
+    reach_m: f64,
+}
+
+/// Areas, sites and devices as they are now.
+#[utoipa::path(get, path = "/api/v1/places", responses((status = 200, body = Places)))]
+pub async fn places(State(web): App) -> Json<Places> {
+    let now = web.registry.history().current();
+    let areas = now.areas.into_iter().map(|a| AreaPlace {
+        id: a.id.to_string(),
+        name: a.name,
+        kind: a.kind,
+        parent: a.parent.as_ref().map(AreaId::to_string),
+        former_names: a
+            .former_names
+            .into_iter()
+            .map(|f| FormerNamePlace { name: f.name, until: f.until })
+            .collect(),
+    });
+    let sites = now.sites.into_iter().map(|s| SitePlace {
+        id: s.id.to_string(),
+        name: s.name,
+        address: s.address,
+        area: s.area.to_string(),
+        owner: s.owner,
+        point: PointView { lat: s.point.lat, lon: s.point.lon },
+    });
+    let devices = now.devices.into_iter().map(|d| DevicePlace {
+        id: d.id.to_string(),
+        name: d.name,
+        kind: d.kind,
+        site: d.site.to_string(),
+        box_id: d.box_id.to_string(),
+        view: d.view.map(|v| ViewPlace {
+            heading_deg: v.heading_deg,
+            angle_deg: v.angle_deg,
+            reach_m: v.reach_m,
+        }),
+        lamps: d.lamps,
+    });
+    Json(Places { areas: areas.collect(), sites: sites.collect(), devices: devices.collect() })
+}
+
+// --- clips ---
+
+/// The question in a query; `device` is a list with commas.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ClipsQuery {
+    /// Start of the window (RFC 3339); without it, 24 hours before `to`.
+    #[param(value_type = Option<String>)]
+    from: Option<Time>,
+    /// End of the window; without it, now.
+    #[param(value_type = Option<String>)]
+    to: Option<Time>,
+    lat: Option<f64>,
+    lon: Option<f64>,
+    radius_m: Option<f64>,
+    #[param(value_type = Option<String>)]
+    area: Option<AreaId>,
+    device: Option<String>,
+    /// `newest` or `oldest`.
+    #[param(value_type = Option<String>)]
+    order: Option<Order>,
+    limit: Option<usize>,
+    page: Option<String>,
+    purpose: Option<String>,
+}
+
+impl ClipsQuery {
+    fn asked(self) -> Result<Asked, Problem> {
+        let device = match &self.device {
+            None => None,
+            Some(list) => {
+                let devices: Result<Vec<_>, _> = list.split(',').map(|id| DeviceId::new(id.trim())).collect();
+                Some(devices.map_err(|error| Problem::bad_request(format!("device: {error}")))?)
+            }
+        };
+        let Self { from, to, lat, lon, radius_m, area, order, limit, page, purpose, .. } = self;
+        Ok(Asked { from, to, lat, lon, radius_m, area, device, order, limit, page, purpose })
+    }
+}
+
+/// Clips by time and place, with the account of every camera there.
+#[utoipa::path(get, path = "/api/v1/clips", params(ClipsQuery),
+    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 503, body = Problem)))]
+pub async fn clips_get(State(web): App, looker: Looker, uri: Uri) -> Answered<Answer> {
+    let asked = query::<ClipsQuery>(&uri)?.asked()?;
+    search(web, looker, asked).await
+}
+
+/// As GET, with the question as a body.
+#[utoipa::path(post, path = "/api/v1/clips", request_body = Asked,
+    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 413, body = Problem),
+        (status = 503, body = Problem)))]
+pub async fn clips_post(State(web): App, looker: Looker, body: Body) -> Answered<Answer> {
+    let body = to_bytes(body, API_BODY_BYTES_MAX).await.map_err(|_| {
+        let detail = format!("a question has at most {API_BODY_BYTES_MAX} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })?;
+    let asked = serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))?;
+    search(web, looker, asked).await
+}
+
+async fn search(web: Arc<Web>, looker: Looker, asked: Asked) -> Answered<Answer> {
+    let (now, history) = (Time::now(), web.registry.history());
+    let question = Question::understand(&asked, &history, now)?;
+    let pass = looker.pass(&web, Action::Search, asked.purpose, question.subject()).await?;
+    let answer = blocking(move || web.search().answer(&pass, &question, &history, now)).await?;
+    Ok(Json(answer))
+}
+
+/// Why somebody looks.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct PurposeQuery {
+    purpose: Option<String>,
+}
+
+/// One clip.
+#[utoipa::path(get, path = "/api/v1/clips/{id}", params(("id" = Uuid, Path), PurposeQuery),
+    responses((status = 200, body = ClipView), (status = 404, body = Problem)))]
+pub async fn clip(State(web): App, looker: Looker, Path(id): Path<String>, uri: Uri) -> Answered<ClipView> {
+    let (id, purpose) = (clip_id(&id)?, query::<PurposeQuery>(&uri)?.purpose);
+    let pass = looker.pass(&web, Action::Clip, purpose, json!({ "clip": id })).await?;
+    let (web, history) = (web.clone(), web.registry.history());
+    let clip = blocking(move || web.search().clip(&pass, id, &history)).await?;
+    clip.map(Json).ok_or_else(|| Problem::not_found("there is no such clip"))
+}
+
+/// The clip's footage, as recorded. Takes one byte range.
+#[utoipa::path(get, path = "/api/v1/clips/{id}/video.mp4", params(("id" = Uuid, Path), PurposeQuery),
+    responses((status = 200, content_type = "video/mp4"), (status = 206, content_type = "video/mp4"),
+        (status = 404, body = Problem), (status = 416, body = Problem)))]
+pub async fn clip_video(
+    State(web): App,
+    looker: Looker,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    footage(web, looker, &id, headers, uri, Action::View).await
+}
+
+/// The clip's still picture.
+#[utoipa::path(get, path = "/api/v1/clips/{id}/thumbnail.jpg", params(("id" = Uuid, Path), PurposeQuery),
+    responses((status = 200, content_type = "image/jpeg"), (status = 404, body = Problem)))]
+pub async fn clip_thumbnail(
+    State(web): App,
+    looker: Looker,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    footage(web, looker, &id, headers, uri, Action::Thumbnail).await
+}
+
+async fn footage(
+    web: Arc<Web>,
+    looker: Looker,
+    id: &str,
+    headers: HeaderMap,
+    uri: Uri,
+    action: Action,
+) -> Result<Response, Problem> {
+    let (id, purpose) = (clip_id(id)?, query::<PurposeQuery>(&uri)?.purpose);
+    let catalog = web.catalog.clone();
+    let found = blocking(move || catalog.clip(id)).await?;
+    let file: Option<(Sha256Hash, u64)> = match (&found, action) {
+        (Some(row), Action::Thumbnail) => {
+            row.thumbnail.as_ref().filter(|_| row.thumbnail_stored).map(|t| (t.sha256, t.bytes))
+        }
+        (Some(row), _) => row.stored.then_some((row.sha256, row.bytes)),
+        (None, _) => None,
+    };
+    let wanted = file.map_or(Wanted::All, |(sha256, bytes)| video::wanted(&headers, &sha256, bytes));
+    let range = match wanted {
+        Wanted::Part(first, last) => json!([first, last]),
+        Wanted::All | Wanted::None => Value::Null,
+    };
+    let pass = looker.pass(&web, action, purpose, json!({ "clip": id, "range": range })).await?;
+    let Some((sha256, bytes)) = file else {
+        let detail = match found {
+            Some(_) => "the hub does not have this file; it is on the box",
+            None => "there is no such clip",
+        };
+        return Err(Problem::not_found(detail));
+    };
+    let kind = if action == Action::Thumbnail { "image/jpeg" } else { "video/mp4" };
+    video::answer(&pass, &web.clips, &sha256, bytes, kind, wanted).await
+}
+
+// --- events ---
+
+#[derive(Debug, Clone, Deserialize, Serialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// For instance `camnet.lamp.v1`.
+    r#type: Option<String>,
+    #[param(value_type = Option<String>)]
+    device: Option<DeviceId>,
+    #[param(value_type = Option<String>)]
+    r#box: Option<BoxId>,
+    #[param(value_type = Option<String>)]
+    from: Option<Time>,
+    #[param(value_type = Option<String>)]
+    to: Option<Time>,
+    /// `newest` or `oldest`.
+    #[param(value_type = Option<String>)]
+    order: Option<Order>,
+    limit: Option<usize>,
+    page: Option<String>,
+    purpose: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Events {
+    events: Vec<EventView>,
+    next: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct EventView {
+    id: Uuid,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    #[schema(value_type = String, format = DateTime)]
+    time: Time,
+    #[schema(value_type = String, format = DateTime)]
+    received: Time,
+    /// The recorded time is implausible: the event stands in the list by its arrival.
+    by_arrival: bool,
+    #[serde(rename = "box")]
+    box_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
+    epoch: String,
+    sequence: u64,
+    /// Another event came first under the same box, epoch and sequence.
+    conflict: bool,
+    #[schema(value_type = Object)]
+    data: Value,
+}
+
+impl From<EventRow> for EventView {
+    fn from(row: EventRow) -> Self {
+        let body: Value = serde_json::from_slice(&row.json).unwrap_or_default();
+        Self {
+            id: row.id,
+            source: body["source"].as_str().unwrap_or_default().to_owned(),
+            kind: row.kind,
+            time: row.time,
+            received: row.received,
+            by_arrival: row.by_arrival,
+            box_id: row.box_id.to_string(),
+            device: row.device.as_ref().map(DeviceId::to_string),
+            epoch: row.epoch.to_string(),
+            sequence: row.sequence,
+            conflict: row.conflict,
+            data: body["data"].clone(),
+        }
+    }
+}
+
+/// What the boxes said, by time.
+#[utoipa::path(get, path = "/api/v1/events", params(EventsQuery),
+    responses((status = 200, body = Events), (status = 400, body = Problem)))]
+pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Events> {
+    let asked: EventsQuery = query(&uri)?;
+    let limit = page_limit(asked.limit, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
+    let digest = digest_of(&EventsQuery { page: None, limit: None, purpose: None, ..asked.clone() });
+    let token = asked.page.as_deref().map(|text| Token::<EventKey>::read(text, digest)).transpose()?;
+    let range = match &token {
+        Some(token) => window(Some(token.from), Some(token.to), Time::now())?,
+        None => window(asked.from, asked.to, Time::now())?,
+    };
+    let subject = json!({ "type": asked.r#type, "device": asked.device, "box": asked.r#box,
+        "from": range.from, "to": range.to, "limit": limit });
+    let pass = looker.pass(&web, Action::Events, asked.purpose, subject).await?;
+    let query = EventQuery {
+        kind: asked.r#type,
+        device: asked.device,
+        box_id: asked.r#box,
+        range,
+        order: asked.order.unwrap_or_default(),
+        after: token.map(|t| t.after),
+        limit,
+    };
+    let page = blocking(move || {
+        let _looked = pass;
+        web.catalog.events(&query)
+    })
+    .await?;
+    let next = page.next.map(|after| Token::new(digest, range, after).write());
+    Ok(Json(Events { events: page.events.into_iter().map(EventView::from).collect(), next }))
+}
+
+// --- for the technician ---
+
+#[derive(Serialize, ToSchema)]
+pub struct Boxes {
+    boxes: Vec<BoxView>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct BoxView {
+    id: String,
+    /// When the hub last took something from it; null if never.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_seen: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    online: Option<bool>,
+    epochs: Vec<EpochView>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct EpochView {
+    epoch: String,
+    /// Highest sequence that came.
+    upto: u64,
+    /// Sequences below it that did not come.
+    missing: u64,
+    refused: u64,
+    conflicts: u64,
+}
+
+/// Every box of the registry, and every other one that ever spoke.
+#[utoipa::path(get, path = "/api/v1/boxes", responses((status = 200, body = Boxes)))]
+pub async fn boxes(State(web): App) -> Answered<Boxes> {
+    let catalog = web.catalog.clone();
+    let rows = blocking(move || catalog.boxes()).await?;
+    let mut boxes: BTreeMap<BoxId, BoxView> = BTreeMap::new();
+    let view = |id: &BoxId, last_seen| BoxView {
+        id: id.to_string(),
+        last_seen,
+        online: web.status.online(id),
+        epochs: Vec::new(),
+    };
+    for id in web.registry.history().boxes() {
+        boxes.insert(id.clone(), view(&id, None));
+    }
+    for row in rows {
+        let epochs = row.epochs.iter().map(|e| EpochView {
+            epoch: e.epoch.to_string(),
+            upto: e.upto,
+            missing: e.missing,
+            refused: e.refused,
+            conflicts: e.conflicts,
+        });
+        let epochs = epochs.collect();
+        boxes.insert(row.box_id.clone(), BoxView { epochs, ..view(&row.box_id, Some(row.last_seen)) });
+    }
+    Ok(Json(Boxes { boxes: boxes.into_values().collect() }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RefusedQuery {
+    #[param(value_type = Option<String>)]
+    r#box: Option<BoxId>,
+    limit: Option<usize>,
+    purpose: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RefusedList {
+    refused: Vec<RefusedView>,
+    counts: Vec<RefusedCountView>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RefusedView {
+    #[serde(rename = "box")]
+    box_id: String,
+    #[schema(value_type = String, format = DateTime)]
+    received: Time,
+    reason: String,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sequence: Option<u64>,
+    /// Its beginning, as text.
+    body: String,
+    body_bytes: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct RefusedCountView {
+    #[serde(rename = "box")]
+    box_id: String,
+    reason: String,
+    count: u64,
+}
+
+/// What was set aside, newest first, and how much of it there is.
+#[utoipa::path(get, path = "/api/v1/refused", params(RefusedQuery), responses((status = 200, body = RefusedList)))]
+pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<RefusedList> {
+    let asked: RefusedQuery = query(&uri)?;
+    let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
+    let subject = json!({ "box": asked.r#box, "limit": limit });
+    let pass = looker.pass(&web, Action::Refused, asked.purpose, subject).await?;
+    let box_id = asked.r#box.clone();
+    let (rows, mut counts) = blocking(move || {
+        let _looked = pass;
+        Ok::<_, Problem>((web.catalog.refused(box_id.as_ref(), limit)?, web.catalog.refused_counts()?))
+    })
+    .await?;
+    counts.retain(|c| asked.r#box.as_ref().is_none_or(|b| *b == c.box_id));
+    let refused = rows.into_iter().map(|row| RefusedView {
+        box_id: row.box_id.to_string(),
+        received: row.received,
+        reason: row.reason,
+        detail: row.detail,
+        epoch: row.epoch.map(|e| e.to_string()),
+        sequence: row.sequence,
+        body: String::from_utf8_lossy(&row.body).into_owned(),
+        body_bytes: row.body_bytes,
+    });
+    let counts = counts.into_iter().map(|c| RefusedCountView {
+        box_id: c.box_id.to_string(),
+        reason: c.reason,
+        count: c.count,
+    });
+    Ok(Json(RefusedList { refused: refused.collect(), counts: counts.collect() }))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct AccessQuery {
+    limit: Option<usize>,
+    purpose: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct AccessList {
+    access: Vec<AccessRecord>,
+}
+
+/// Who looked at what, newest first; this look is the first.
+#[utoipa::path(get, path = "/api/v1/access", params(AccessQuery), responses((status = 200, body = AccessList)))]
+pub async fn access(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
+    let asked: AccessQuery = query(&uri)?;
+    let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
+    let pass = looker.pass(&web, Action::AccessLog, asked.purpose, json!({ "limit": limit })).await?;
+    Ok(Json(AccessList { access: web.gate.list(&pass, limit) }).into_response())
+}

@@ -20,13 +20,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::Edge;
-use crate::edge::config::{CameraConfig, CircuitConfig, EdgeConfig, HubLink, LampConfig, MotionConfig, RingConfig};
+use crate::edge::config::{CameraConfig, EdgeConfig, HubLink, LampConfig, MotionConfig, RingConfig};
 use crate::hub::config::{BoxesConfig, BrokerConfig, EmbeddedBrokerConfig, HubConfig, OfficersConfig};
 use crate::hub::registry::RegistryFile;
 use crate::hub::{self, Hub};
 use crate::media::rtsp_server::{Pictures, Repeat, RtspServer};
 use crate::model::{BoxId, DeviceId};
-use cabinet::Cabinet;
+use cabinet::{Cabinet, Circuit};
 use street::Street;
 
 /// Two camera boxes and a lamp box, as the ward's registry knows them.
@@ -35,9 +35,10 @@ const LAMP_BOX: &str = "box-lamp";
 const LAMP: &str = "lamp-01";
 /// A camera that is enrolled and configured but does not answer: what a dead one looks like.
 const DEAD_CAMERA: &str = "cam-03";
-const CIRCUITS: u16 = 8;
 /// 320 lamps of 40 W on 8 circuits.
-const CIRCUIT_POWER_W: f64 = 1600.0;
+const CIRCUITS: usize = 8;
+const LAMPS_PER_CIRCUIT: u32 = 40;
+const LAMP_POWER_W: f64 = 40.0;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
@@ -72,8 +73,9 @@ pub async fn run(args: DemoArgs, shutdown: CancellationToken) -> anyhow::Result<
         world = World::start(&args, &folder.path, &progress) => world?,
         () = shutdown.cancelled() => return Ok(()),
     };
+    let officer = world.officer.clone();
     let ready = tokio::select! {
-        ready = world.wait_ready(&progress) => ready,
+        ready = officer.wait_ready(&progress) => ready,
         () = shutdown.cancelled() => Ok(()),
         ended = world.ended() => Err(ended),
     };
@@ -129,15 +131,21 @@ const LAMP_FAILS_S: f64 = 75.0;
 
 /// Everything that runs.
 struct World {
-    port: u16,
-    /// Cameras that deliver.
-    live: Vec<DeviceId>,
+    officer: Officer,
     registry: RegistryFile,
     sources_stop: CancellationToken,
     hub_stop: CancellationToken,
     boxes: JoinSet<(String, anyhow::Result<()>)>,
     hub: JoinSet<(String, anyhow::Result<()>)>,
     _rtsp: RtspServer,
+}
+
+/// Looks at the ward as an officer would, over the API.
+#[derive(Clone)]
+struct Officer {
+    port: u16,
+    /// Cameras that deliver.
+    live: Vec<DeviceId>,
     client: reqwest::Client,
 }
 
@@ -146,7 +154,7 @@ impl World {
         let rtsp = RtspServer::start(0, None)?;
         let sources = sources(args, dir, &rtsp)?;
         progress(&format!("cameras: {} on RTSP", sources.len()));
-        let cabinet = Cabinet::start(CIRCUITS, CIRCUIT_POWER_W).await?;
+        let cabinet = Cabinet::start(0, vec![Circuit::new(LAMPS_PER_CIRCUIT, LAMP_POWER_W); CIRCUITS]).await?;
         progress(&format!("lighting cabinet: Modbus TCP on {}", cabinet.address()));
 
         let registry = registry_for(sources.len())?;
@@ -167,15 +175,17 @@ impl World {
             addresses.broker.map_or("none".into(), |address| address.to_string())
         ));
         let mut world = Self {
-            port: addresses.officers.port(),
-            live: sources.iter().map(|camera| camera.id.clone()).collect(),
+            officer: Officer {
+                port: addresses.officers.port(),
+                live: sources.iter().map(|camera| camera.id.clone()).collect(),
+                client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
+            },
             registry,
             sources_stop: CancellationToken::new(),
             hub_stop: CancellationToken::new(),
             boxes: JoinSet::new(),
             hub: JoinSet::new(),
             _rtsp: rtsp,
-            client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build()?,
         };
         let stop = world.hub_stop.clone();
         world.hub.spawn(async move { ("the hub".to_owned(), hub.run(stop).await) });
@@ -195,6 +205,50 @@ impl World {
         Ok(world)
     }
 
+    /// The two lines on standard output.
+    fn say_where(&self) -> anyhow::Result<()> {
+        let first = self.officer.live.first().context("there is a camera")?;
+        let device = self.registry.devices.iter().find(|device| device.id == *first);
+        let site = device.and_then(|device| self.registry.sites.iter().find(|site| site.id == device.site));
+        let point = site.context("the demo's cameras stand in its registry")?.point;
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "console: http://127.0.0.1:{}/", self.officer.port)?;
+        writeln!(
+            out,
+            "search: {} search --hub http://127.0.0.1:{} --near {},{} --radius 400 --from 10m",
+            command_name(),
+            self.officer.port,
+            point.lat,
+            point.lon
+        )?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Resolves when something ended that should not have.
+    async fn ended(&mut self) -> anyhow::Error {
+        let ended = tokio::select! {
+            Some(ended) = self.boxes.join_next() => ended,
+            Some(ended) = self.hub.join_next() => ended,
+            else => return anyhow::anyhow!("nothing runs any more"),
+        };
+        match ended {
+            Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended although nobody asked it to"),
+            Ok((name, Err(error))) => error.context(format!("{name} failed")),
+            Err(error) => anyhow::anyhow!("a part of the demo panicked: {error}"),
+        }
+    }
+
+    /// First the boxes, so that their last events still find a hub.
+    async fn stop(mut self) {
+        self.sources_stop.cancel();
+        while self.boxes.join_next().await.is_some() {}
+        self.hub_stop.cancel();
+        while self.hub.join_next().await.is_some() {}
+    }
+}
+
+impl Officer {
     /// Ready means: an officer's search sees every live camera recording.
     async fn wait_ready(&self, progress: &impl Fn(&str)) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
@@ -229,48 +283,6 @@ impl World {
         let is_recording =
             |camera: &&Value| camera["spans"].as_array().is_some_and(|s| s.iter().any(|s| s["state"] == "recorded"));
         cameras.iter().filter(is_recording).count()
-    }
-
-    /// The two lines on standard output.
-    fn say_where(&self) -> anyhow::Result<()> {
-        let first = self.live.first().context("there is a camera")?;
-        let device = self.registry.devices.iter().find(|device| device.id == *first);
-        let site = device.and_then(|device| self.registry.sites.iter().find(|site| site.id == device.site));
-        let point = site.context("the demo's cameras stand in its registry")?.point;
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "console: http://127.0.0.1:{}/", self.port)?;
-        writeln!(
-            out,
-            "search: {} search --hub http://127.0.0.1:{} --near {},{} --radius 400 --from 10m",
-            command_name(),
-            self.port,
-            point.lat,
-            point.lon
-        )?;
-        out.flush()?;
-        Ok(())
-    }
-
-    /// Resolves when something ended that should not have.
-    async fn ended(&mut self) -> anyhow::Error {
-        let ended = tokio::select! {
-            Some(ended) = self.boxes.join_next() => ended,
-            Some(ended) = self.hub.join_next() => ended,
-            else => return anyhow::anyhow!("nothing runs any more"),
-        };
-        match ended {
-            Ok((name, Ok(()))) => anyhow::anyhow!("{name} ended although nobody asked it to"),
-            Ok((name, Err(error))) => error.context(format!("{name} failed")),
-            Err(error) => anyhow::anyhow!("a part of the demo panicked: {error}"),
-        }
-    }
-
-    /// First the boxes, so that their last events still find a hub.
-    async fn stop(mut self) {
-        self.sources_stop.cancel();
-        while self.boxes.join_next().await.is_some() {}
-        self.hub_stop.cancel();
-        while self.hub.join_next().await.is_some() {}
     }
 }
 
@@ -421,21 +433,13 @@ fn box_configs(
 }
 
 fn lamp(cabinet: &Cabinet) -> anyhow::Result<LampConfig> {
-    let circuits = (0..CIRCUITS).map(|n| CircuitConfig {
-        circuit: n + 1,
-        on_coil: n,
-        current_register: 2 * n,
-        power_register: 2 * n + 1,
-        fault_input: Some(n),
-        nominal_power_w: CIRCUIT_POWER_W,
-    });
     Ok(LampConfig {
         id: DeviceId::new(LAMP)?,
         address: cabinet.address().to_string(),
         unit: 1,
         poll: SignedDuration::from_secs(1),
         heartbeat: SignedDuration::from_secs(300),
-        circuits: circuits.collect(),
+        circuits: cabinet.circuit_configs(),
     })
 }
 
@@ -448,7 +452,7 @@ async fn live_night(cabinet: Cabinet, stop: CancellationToken) {
         () = stop.cancelled() => return,
         () = tokio::time::sleep(Duration::from_secs_f64(LAMP_FAILS_S)) => {}
     }
-    cabinet.fail_lamps(0, 1.0 / 40.0);
+    cabinet.fail_lamps(0, 1);
     stop.cancelled().await;
 }
 

@@ -62,6 +62,10 @@ impl EdgeConfig {
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("device {} stands twice in the file", pair[0]));
         }
+        let hub = url::Url::parse(&self.hub.url).map_err(|e| format!("hub.url: {e}"))?;
+        if hub.scheme() != "https" {
+            return Err("hub.url must begin with https://".into());
+        }
         for camera in &self.cameras {
             let url = url::Url::parse(&camera.url).map_err(|e| format!("camera {}: url: {e}", camera.id))?;
             if url.scheme() != "rtsp" {

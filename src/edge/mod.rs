@@ -164,7 +164,8 @@ fn start_sources(
         .tls_backend_preconfigured((*tls).clone())
         .connect_timeout(Duration::from_secs(10))
         .build()?;
-    let (data_dir, url, upload_stop) = (config.data_dir.clone(), config.hub.url.clone(), stop.clone());
+    let url = url::Url::parse(&config.hub.url).with_context(|| format!("hub.url {:?}", config.hub.url))?;
+    let (data_dir, upload_stop) = (config.data_dir.clone(), stop.clone());
     tasks.spawn(async move {
         upload::run(data_dir, client, url, upload_stop).await;
         "upload".to_owned()

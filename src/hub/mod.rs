@@ -152,7 +152,9 @@ impl Hub {
         let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
         let speaks_for = {
             let registry = registry.clone();
-            Arc::new(move |box_id: &BoxId, device: &DeviceId, time: Time| registry.speaks_for(box_id, device, time))
+            Arc::new(move |box_id: &BoxId, device: &DeviceId, time: Time| {
+                registry.history().speaks_for(box_id, device, time)
+            })
         };
         let status = Arc::new(HubStatus::default());
         let ingest = {

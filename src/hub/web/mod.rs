@@ -11,12 +11,11 @@ mod problem;
 mod tus;
 mod video;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::Router;
@@ -34,32 +33,9 @@ use super::clips::ClipStore;
 use super::metrics::HubMetrics;
 use super::registry::Registry;
 use super::search::Search;
+pub use super::status::HubStatus;
 use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
-use crate::model::BoxId;
 pub use problem::Problem;
-
-/// What the running hub tells its listeners. Ingest writes it.
-#[derive(Default)]
-pub struct HubStatus {
-    /// Number that the journal's next record gets.
-    pub journal_next: AtomicU64,
-    /// The link to the broker is up.
-    pub broker_up: AtomicBool,
-    online: RwLock<BTreeMap<BoxId, bool>>,
-}
-
-impl HubStatus {
-    /// Notes a box's retained status message or last will.
-    pub fn set_online(&self, box_id: &BoxId, online: bool) {
-        let mut boxes = self.online.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        boxes.insert(box_id.clone(), online);
-    }
-
-    /// None if the box never said.
-    pub fn online(&self, box_id: &BoxId) -> Option<bool> {
-        self.online.read().unwrap_or_else(|poisoned| poisoned.into_inner()).get(box_id).copied()
-    }
-}
 
 /// What the officers' handlers call.
 pub struct Web {

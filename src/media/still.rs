@@ -112,7 +112,8 @@ fn encode(picture: &gst::Sample, width_max: u32, deadline: Instant) -> Result<Ve
     let (Some(caps), Some(buffer)) = (picture.caps(), picture.buffer_owned()) else {
         return Err(MediaError::NoPicture);
     };
-    let size = caps.structure(0).and_then(|s| Some((s.get::<i32>("width").ok()?, s.get::<i32>("height").ok()?)));
+    let size =
+        caps.structure(0).and_then(|s| Some((s.get::<i32>("width").ok()?, s.get::<i32>("height").ok()?)));
     let (width, height) = size.ok_or(MediaError::NoPicture)?;
     let (width, height) = fit(width, height, width_max);
     let pipeline = gst::Pipeline::new();
@@ -123,11 +124,7 @@ fn encode(picture: &gst::Sample, width_max: u32, deadline: Instant) -> Result<Ve
     wanted.set_property("caps", wanted_caps);
     jpeg.set_property("quality", JPEG_QUALITY);
     let out = gst_app::AppSink::builder().sync(false).max_buffers(1).build();
-    chain(
-        &pipeline,
-        PIPELINE,
-        &[source.upcast_ref(), &scale, &convert, &wanted, &jpeg, out.upcast_ref()],
-    )?;
+    chain(&pipeline, PIPELINE, &[source.upcast_ref(), &scale, &convert, &wanted, &jpeg, out.upcast_ref()])?;
     let running = Running::start(pipeline, out)?;
     let pushed = source.push_buffer(buffer).and_then(|_| source.end_of_stream());
     pushed.map_err(|e| failed(format!("picture refused: {e}")))?;
@@ -217,7 +214,9 @@ mod tests {
     fn what_is_no_clip_is_an_error_soon() {
         let clip = clip(true);
         let start = Instant::now();
-        for bytes in [Bytes::new(), Bytes::from_static(b"not a film"), clip.slice(..200), Bytes::from(vec![0; 5000])] {
+        for bytes in
+            [Bytes::new(), Bytes::from_static(b"not a film"), clip.slice(..200), Bytes::from(vec![0; 5000])]
+        {
             let length = bytes.len();
             assert!(still_jpeg(bytes, 0, 320).is_err(), "{length} bytes");
         }

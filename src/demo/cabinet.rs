@@ -63,7 +63,11 @@ impl Circuit {
 
     pub fn power_w(&self) -> f64 {
         let powered = (self.on || self.stuck_on) && !self.supply_lost;
-        if powered { f64::from(self.lamps.saturating_sub(self.failed_lamps)) * self.lamp_power_w } else { 0.0 }
+        if powered {
+            f64::from(self.lamps.saturating_sub(self.failed_lamps)) * self.lamp_power_w
+        } else {
+            0.0
+        }
     }
 
     pub fn current_a(&self) -> f64 {
@@ -152,7 +156,9 @@ fn serve(listener: TcpListener, circuits: Arc<Mutex<Vec<Circuit>>>) -> Serving {
     let task = tokio::spawn(async move {
         let on_connected = |stream: TcpStream, peer: SocketAddr| {
             let circuits = circuits.clone();
-            async move { accept_tcp_connection(stream, peer, |_| Ok(Some(Registers { circuits: circuits.clone() }))) }
+            async move {
+                accept_tcp_connection(stream, peer, |_| Ok(Some(Registers { circuits: circuits.clone() })))
+            }
         };
         let on_error = |error| tracing::debug!(%error, "modbus connection ended");
         if let Err(error) = Server::new(listener).serve_until(&on_connected, on_error, stopped).await {
@@ -187,14 +193,16 @@ impl Registers {
         let mut circuits = lock(&self.circuits);
         match *request {
             Request::ReadCoils(from, count) => {
-                range(&circuits.iter().map(|c| c.on).collect::<Vec<_>>(), from, count).map(Response::ReadCoils)
+                range(&circuits.iter().map(|c| c.on).collect::<Vec<_>>(), from, count)
+                    .map(Response::ReadCoils)
             }
             Request::ReadDiscreteInputs(from, count) => {
                 let contacts: Vec<bool> = circuits.iter().map(|c| c.contact).collect();
                 range(&contacts, from, count).map(Response::ReadDiscreteInputs)
             }
             Request::ReadInputRegisters(from, count) => {
-                let values = |c: &Circuit| [(c.current_a() * 100.0).round() as u16, c.power_w().round() as u16];
+                let values =
+                    |c: &Circuit| [(c.current_a() * 100.0).round() as u16, c.power_w().round() as u16];
                 let registers: Vec<u16> = circuits.iter().flat_map(values).collect();
                 range(&registers, from, count).map(Response::ReadInputRegisters)
             }

@@ -123,7 +123,8 @@ impl Street {
         let first = self.things.partition_point(|(crossing, _)| crossing.to_frame < within);
         let mut canvas = Canvas::new(out, self.width, self.height);
         let broken = dark.then(|| self.scene.failing_lamp());
-        for (_, thing) in self.things[first..].iter().take_while(|(crossing, _)| crossing.from_frame <= within)
+        for (_, thing) in
+            self.things[first..].iter().take_while(|(crossing, _)| crossing.from_frame <= within)
         {
             thing.draw(&mut canvas, &self.scene, broken, within as f64 / self.fps as f64);
         }
@@ -182,7 +183,7 @@ impl Street {
 
 /// Draws up what crosses when, with empty spans between.
 fn plan(seed: u64, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
-    let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0xc0ff_ee);
+    let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x00c0_ffee);
     let mut things = Vec::new();
     let mut start_s = FIRST_CROSSING_S;
     loop {
@@ -206,10 +207,12 @@ fn plan(seed: u64, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
 }
 
 fn noise_tile(seed: u64) -> Vec<i8> {
-    let mut random = Random::new(seed ^ 0x6e6f_6973_65);
+    let mut random = Random::new(seed ^ 0x006e_6f69_7365);
     // Four uniform numbers make a good enough bell.
     let spread = NOISE_DEVIATION * (3.0f32).sqrt() / 2.0;
-    (0..NOISE_TILE).map(|_| (0..4).map(|_| random.between(-spread, spread)).sum::<f32>().round() as i8).collect()
+    (0..NOISE_TILE)
+        .map(|_| (0..4).map(|_| random.between(-spread, spread)).sum::<f32>().round() as i8)
+        .collect()
 }
 
 /// Small and repeatable (xorshift64*).
@@ -298,7 +301,11 @@ mod tests {
                 assert!((6.0..50.0).contains(&empty_s), "seed {seed}: {pair:?}");
             }
             let fails_s = street.lamp_fails_s().unwrap();
-            assert_eq!(street.crossings(fails_s - 2.0, fails_s + 2.0), [], "the lamp fails while nothing moves");
+            assert_eq!(
+                street.crossings(fails_s - 2.0, fails_s + 2.0),
+                [],
+                "the lamp fails while nothing moves"
+            );
             let part = street.crossings(100.0, 160.0);
             assert!(part.iter().all(|c| c.to_s >= 100.0 && c.from_s <= 160.0) && !part.is_empty());
         }

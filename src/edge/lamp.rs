@@ -142,8 +142,8 @@ impl Circuit {
 
     fn reason(&self, reading: Reading, now: Instant, heartbeat: Duration) -> Option<LampReason> {
         let Some(last) = &self.reported else { return Some(LampReason::Change) };
-        let power_changed = (reading.power_w - last.power_w).abs()
-            > (last.power_w * POWER_CHANGE_SHARE).max(POWER_CHANGE_W);
+        let power_changed =
+            (reading.power_w - last.power_w).abs() > (last.power_w * POWER_CHANGE_SHARE).max(POWER_CHANGE_W);
         if reading.on != last.on || self.fault != last.fault || power_changed {
             Some(LampReason::Change)
         } else {
@@ -337,7 +337,8 @@ impl Ask<'_> {
         answer: impl Future<Output = tokio_modbus::Result<Vec<T>>>,
     ) -> Result<T, LampError> {
         let address = || self.address.to_string();
-        let refused = |code| LampError::Refused { address: address(), circuit: self.circuit, what, number, code };
+        let refused =
+            |code| LampError::Refused { address: address(), circuit: self.circuit, what, number, code };
         let values = timeout(MODBUS_ANSWER_MAX, answer)
             .await
             .map_err(|_| silent(self.address, MODBUS_ANSWER_MAX))?
@@ -540,7 +541,8 @@ mod tests {
 
         #[tokio::test(flavor = "multi_thread")]
         async fn values_changes_and_faults_are_reported_once() {
-            let cabinet = Cabinet::start(0, vec![Circuit::new(12, 100.0), Circuit::new(8, 60.0)]).await.unwrap();
+            let cabinet =
+                Cabinet::start(0, vec![Circuit::new(12, 100.0), Circuit::new(8, 60.0)]).await.unwrap();
             let mut edge = Box::start(config(cabinet.circuit_configs(), cabinet.address().to_string()));
             for (number, power_w) in [(1, 1200.0), (2, 480.0)] {
                 let lamp = edge.next_lamp().await;

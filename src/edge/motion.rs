@@ -335,7 +335,8 @@ impl Scene {
     /// `enough` pixels are movement however large the cluster is: someone walks before what stands.
     fn cluster_moves(&self, enough: usize) -> bool {
         let Some((_, before)) = self.moment.front() else { return false };
-        let changes = |&&i: &&usize| (self.smooth[i] - before[i]).abs() > self.threshold[i] * MOVING_THRESHOLD;
+        let changes =
+            |&&i: &&usize| (self.smooth[i] - before[i]).abs() > self.threshold[i] * MOVING_THRESHOLD;
         let changed = self.cluster.iter().filter(changes).count();
         let share = (self.cluster.len() as f64 * MOVING_SHARE) as usize;
         changed >= MOVING_PIXELS_MIN.max(share.min(enough))
@@ -385,7 +386,8 @@ impl Scene {
 /// Each pixel becomes the mean of the 3 x 3 pixels around it; the rim repeats.
 fn box_mean(pixels: &[u8], width: usize, height: usize, out: &mut [f32]) {
     for y in 0..height {
-        let rows = [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(|row| &pixels[row * width..][..width]);
+        let rows =
+            [y.saturating_sub(1), y, (y + 1).min(height - 1)].map(|row| &pixels[row * width..][..width]);
         let column = |x: usize| rows[0][x] as u32 + rows[1][x] as u32 + rows[2][x] as u32;
         let mut left = column(0);
         let mut middle = left;
@@ -475,7 +477,7 @@ mod tests {
             }),
         ];
         for (name, deviation, scene) in table {
-            let found = spans((0..600).map(|n| picture(n, deviation, |x, y| scene(n, x, y))));
+            let found = spans((0..350).map(|n| picture(n, deviation, |x, y| scene(n, x, y))));
             assert_eq!(found, [], "{name}");
         }
     }
@@ -527,13 +529,17 @@ mod tests {
     #[test]
     fn a_jump_in_time_ends_the_event_and_learns_anew() {
         let mut detector = MotionDetector::new(WIDTH, HEIGHT, &MotionConfig::default());
-        let bar = |n: u64| picture(n, 2.0, |x, y| if x / 12 == n as usize % 13 { 200.0 } else { texture(x, y) });
+        let bar =
+            |n: u64| picture(n, 2.0, |x, y| if x / 12 == n as usize % 13 { 200.0 } else { texture(x, y) });
         let mut changes = Vec::new();
         for n in 0..40 {
             let frame = if n < 15 { picture(n, 2.0, texture) } else { bar(n) };
             changes.extend(detector.observe(n * FRAME_NS, &frame));
         }
-        assert!(matches!(changes[..], [MotionChange::Start { .. }]) && detector.peak().is_some(), "{changes:?}");
+        assert!(
+            matches!(changes[..], [MotionChange::Start { .. }]) && detector.peak().is_some(),
+            "{changes:?}"
+        );
         // The stream comes again an hour later, with other light; or its clock goes back.
         for later in [36_000u64, 1] {
             let change = detector.observe(later * FRAME_NS, &picture(1, 2.0, |_, _| 120.0));
@@ -542,16 +548,56 @@ mod tests {
         }
     }
 
-    /// Prints what is found in raw grey frames: `CAMNET_GREY="a.gray b.gray" cargo test grey_files`.
+    /// Real footage between still spans of known length: a frozen picture with a sensor's noise.
+    #[cfg(feature = "media")]
     #[test]
-    fn grey_files_to_try() {
-        for path in std::env::var("CAMNET_GREY").unwrap_or_default().split_whitespace() {
-            let bytes = std::fs::read(path).expect("the file can be read");
-            println!("{path}");
-            for span in spans(bytes.chunks_exact(WIDTH * HEIGHT).map(<[u8]>::to_vec)) {
-                println!("  {:6.1} to {:6.1}", span.from_s, span.to_s);
+    fn real_footage_moves_and_the_still_spans_around_it_do_not() {
+        const STILL: u64 = 150;
+        for (name, events_least) in [("car-detection.mp4", 3), ("one-by-one-person-detection.mp4", 4)] {
+            let Some(path) = shared_video(name) else {
+                println!("skipped: no {name} in ../shared/videos or CAMNET_VIDEOS");
+                continue;
+            };
+            let footage = crate::media::testing::grey_pictures(&path, WIDTH, HEIGHT);
+            let (first, last) = (&footage[0], &footage[footage.len() - 1]);
+            let moving_to = STILL + footage.len() as u64;
+            let joined = (0..moving_to + STILL).map(|n| {
+                let frame = match n {
+                    n if n < STILL => first,
+                    n if n < moving_to => &footage[(n - STILL) as usize],
+                    _ => last,
+                };
+                picture(n, 2.0, |x, y| f32::from(frame[y * WIDTH + x]))
+            });
+            let found = spans(joined);
+            println!("{name}, moving from 15.0 to {:.1}: {found:.1?}", moving_to as f64 / 10.0);
+            assert!(found.len() >= events_least, "{name}: {found:?}");
+            let moving_to_s = moving_to as f64 / 10.0;
+            for span in &found {
+                assert!(
+                    span.to_s > 15.0 && span.from_s < moving_to_s,
+                    "{name}: {span:?} lies in a still span"
+                );
+                assert!(
+                    span.from_s >= 14.9 && span.to_s <= moving_to_s + 0.5,
+                    "{name}: {span:?} reaches out"
+                );
             }
+            let moving: f64 = found.iter().map(|s| s.to_s - s.from_s).sum();
+            assert!(
+                moving > 0.4 * footage.len() as f64 / 10.0,
+                "{name}: {moving} s of {} pictures",
+                footage.len()
+            );
         }
+    }
+
+    #[cfg(feature = "media")]
+    fn shared_video(name: &str) -> Option<std::path::PathBuf> {
+        let given = std::env::var_os("CAMNET_VIDEOS").map(std::path::PathBuf::from);
+        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let beside = here.ancestors().map(|folder| folder.join("shared/videos"));
+        given.into_iter().chain(beside).map(|folder| folder.join(name)).find(|path| path.is_file())
     }
 
     #[cfg(feature = "demo")]
@@ -561,21 +607,25 @@ mod tests {
         let mut crossings_total = 0;
         for seed in 1..=4 {
             let street = Street::new(seed, 640, 360, 10);
-            let seconds = 180;
+            let seconds = 100;
             let found = spans((0..seconds * 10).map(|n| shrink(&street.frame(n), 640, 360)));
             let mut truth = street.crossings(0.0, seconds as f64);
             truth.retain(|crossing| crossing.to_s < seconds as f64);
             crossings_total += truth.len();
             for crossing in &truth {
-                let hits = found.iter().filter(|s| s.from_s < crossing.to_s && s.to_s > crossing.from_s).count();
+                let hits =
+                    found.iter().filter(|s| s.from_s < crossing.to_s && s.to_s > crossing.from_s).count();
                 assert_eq!(hits, 1, "seed {seed}: {crossing:?} in {found:?}");
             }
             for span in &found {
-                let covered = street.crossings(0.0, seconds as f64).iter().any(|c| span.from_s >= c.from_s - 0.3 && span.to_s <= c.to_s + 0.6);
+                let covered = street
+                    .crossings(0.0, seconds as f64)
+                    .iter()
+                    .any(|c| span.from_s >= c.from_s - 0.3 && span.to_s <= c.to_s + 0.6);
                 assert!(covered, "seed {seed}: {span:?} lies outside {truth:?}");
             }
         }
-        assert!(crossings_total > 30, "{crossings_total}");
+        assert!(crossings_total >= 20, "{crossings_total}");
     }
 
     /// The luma of an I420 picture as the decoder's small one: means of blocks.

@@ -71,8 +71,7 @@ impl GreyDecoder {
         let pipeline = build(&source, &sink)?;
         watch_bus(&pipeline, &shared);
         // Owned from here on, so that an error on the way stops what was started.
-        let decoder =
-            Self { pipeline, source, shared, watch: StallWatch::default(), skipping: false };
+        let decoder = Self { pipeline, source, shared, watch: StallWatch::default(), skipping: false };
         decoder.pipeline.set_state(gst::State::Playing).map_err(|e| {
             let detail = decoder.shared.fault_detail().unwrap_or_else(|| e.to_string());
             MediaError::Pipeline { pipeline: PIPELINE, detail }
@@ -342,11 +341,7 @@ fn build(source: &gst_app::AppSrc, sink: &gst_app::AppSink) -> Result<gst::Pipel
     scale.set_property_from_str("method", "bilinear");
     scale.set_property("add-borders", false);
     let convert = element("videoconvert")?;
-    chain(
-        &pipeline,
-        PIPELINE,
-        &[source.upcast_ref(), &parse, &decode, &scale, &convert, sink.upcast_ref()],
-    )?;
+    chain(&pipeline, PIPELINE, &[source.upcast_ref(), &parse, &decode, &scale, &convert, sink.upcast_ref()])?;
     Ok(pipeline)
 }
 
@@ -429,7 +424,10 @@ mod tests {
             assert_eq!(frame.pixels.len(), 160 * 90);
         }
         let DecoderOutput::Frame(first) = &got[0] else { panic!() };
-        assert!(first.pixels.iter().any(|&p| p > 150) && first.pixels.iter().any(|&p| p < 60), "bars have contrast");
+        assert!(
+            first.pixels.iter().any(|&p| p > 150) && first.pixels.iter().any(|&p| p < 60),
+            "bars have contrast"
+        );
     }
 
     #[test]

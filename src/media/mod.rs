@@ -8,8 +8,8 @@ pub mod decode;
 pub mod rtsp_server;
 pub mod still;
 
-use gstreamer as gst;
 use gst::prelude::*;
+use gstreamer as gst;
 
 /// Why GStreamer did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,17 @@ pub(crate) mod testing {
             codec_data: codec_data.map_readable().unwrap().to_vec(),
             access_units: access_units.collect(),
         }
+    }
+
+    /// All pictures of an MP4 file, small and grey.
+    pub fn grey_pictures(path: &std::path::Path, width: usize, height: usize) -> Vec<Vec<u8>> {
+        let samples = run_to_end(&format!(
+            "filesrc location={} ! qtdemux ! h264parse ! avdec_h264 ! videoscale add-borders=false ! videoconvert \
+             ! video/x-raw,format=GRAY8,width={width},height={height} ! appsink name=out sync=false",
+            path.display()
+        ));
+        let pixels = |sample: &gst::Sample| sample.buffer().unwrap().map_readable().unwrap().to_vec();
+        samples.iter().map(pixels).collect()
     }
 
     /// Runs a pipeline with an `appsink name=out` to its end and returns what came out.

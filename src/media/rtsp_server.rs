@@ -107,7 +107,14 @@ impl RtspServer {
                 run_context.with_thread_default(|| run_loop.run()).expect("nobody else runs this context")
             })
             .map_err(|e| failed(e.to_string()))?;
-        Ok(Self { server, context, main_loop, thread: Some(thread), port: bound, authenticated: credentials.is_some() })
+        Ok(Self {
+            server,
+            context,
+            main_loop,
+            thread: Some(thread),
+            port: bound,
+            authenticated: credentials.is_some(),
+        })
     }
 
     pub fn port(&self) -> u16 {
@@ -433,7 +440,9 @@ impl Demux {
         pipeline.add(&out).map_err(|e| failed(e.to_string()))?;
         let sink = out.static_pad("sink").expect("an appsink has a sink pad");
         demux.connect_pad_added(move |_, pad| {
-            let video = pad.current_caps().is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-h264"));
+            let video = pad
+                .current_caps()
+                .is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-h264"));
             if video
                 && !sink.is_linked()
                 && let Err(error) = pad.link(&sink)
@@ -556,7 +565,8 @@ mod tests {
 
         fn ended(&self) -> bool {
             let bus = self.pipeline.bus().unwrap();
-            self.out.is_eos() || bus.peek().is_some_and(|_| bus.pop_filtered(&[gst::MessageType::Error]).is_some())
+            self.out.is_eos()
+                || bus.peek().is_some_and(|_| bus.pop_filtered(&[gst::MessageType::Error]).is_some())
         }
     }
 
@@ -658,7 +668,8 @@ mod tests {
         let start = Instant::now();
         let player = Player::open(&server.url("cam"), None);
         let nals = receive(&player, usize::MAX);
-        let kinds = |nals: &[Vec<u8>]| nals.iter().take(12).map(|nal| (nal[0] & 0x1f, nal.len())).collect::<Vec<_>>();
+        let kinds =
+            |nals: &[Vec<u8>]| nals.iter().take(12).map(|nal| (nal[0] & 0x1f, nal.len())).collect::<Vec<_>>();
         assert!(nals == expected, "came {:?} of {:?}", kinds(&nals), kinds(&expected));
         assert!(start.elapsed() > Duration::from_millis(2500), "3 s of video took {:?}", start.elapsed());
         drop(player);
@@ -745,18 +756,25 @@ mod tests {
         while stamped.is_none()
             && let Some(buffer) = player.next(PATIENCE)
         {
-            let meta = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find(|m| m.reference().can_intersect(&ntp));
+            let meta =
+                buffer.iter_meta::<gst::ReferenceTimestampMeta>().find(|m| m.reference().can_intersect(&ntp));
             stamped = meta.map(|m| (m.timestamp(), SystemTime::now()));
         }
         let (stamp, arrived) = stamped.expect("a sender report came");
         assert!(start.elapsed() < Duration::from_secs(4), "after {:?}", start.elapsed());
         let unix = Duration::from_nanos(stamp.nseconds()) - Duration::from_secs(2_208_988_800);
-        let age = arrived.duration_since(SystemTime::UNIX_EPOCH + unix).expect("a picture is not from the future");
+        let age =
+            arrived.duration_since(SystemTime::UNIX_EPOCH + unix).expect("a picture is not from the future");
         assert!(age < Duration::from_millis(500), "{age:?} old");
         // And it is the time at which that picture was due.
-        let since_start = (SystemTime::UNIX_EPOCH + unix).duration_since(mount.started_at()).unwrap().as_secs_f64();
+        let since_start =
+            (SystemTime::UNIX_EPOCH + unix).duration_since(mount.started_at()).unwrap().as_secs_f64();
         let off_grid = (since_start * 20.0 - (since_start * 20.0).round()).abs() / 20.0;
-        println!("first report after {:?}, picture {age:?} old, {:.1} ms off its due time", start.elapsed(), off_grid * 1e3);
+        println!(
+            "first report after {:?}, picture {age:?} old, {:.1} ms off its due time",
+            start.elapsed(),
+            off_grid * 1e3
+        );
         assert!(off_grid < 0.012, "{off_grid}");
     }
 
@@ -765,7 +783,8 @@ mod tests {
         let server = RtspServer::start(0, None).unwrap();
         let error = RtspServer::start(server.port(), None).err().expect("the port is taken").to_string();
         assert!(error.contains(&server.port().to_string()), "{error}");
-        let error = server.mount_file("x", Path::new("/nowhere.mp4"), Repeat::Once).err().unwrap().to_string();
+        let error =
+            server.mount_file("x", Path::new("/nowhere.mp4"), Repeat::Once).err().unwrap().to_string();
         assert!(error.contains("/nowhere.mp4"), "{error}");
         let port = server.port();
         server.stop();

@@ -162,7 +162,11 @@ impl Scene {
     fn sky(&self, x: f32, y: f32) -> Color {
         let low = (y / (self.horizon * 1.1)).clamp(0.0, 1.0);
         let cloud = self.grain(x / 90.0, y / 40.0) * 0.25 + 0.85;
-        [(0.005 + 0.016 * low * low) * cloud, (0.006 + 0.013 * low * low) * cloud, (0.012 + 0.014 * low) * cloud]
+        [
+            (0.005 + 0.016 * low * low) * cloud,
+            (0.006 + 0.013 * low * low) * cloud,
+            (0.012 + 0.014 * low) * cloud,
+        ]
     }
 
     fn cast(&self, ray: [f32; 3]) -> Option<Hit> {
@@ -206,7 +210,8 @@ impl Scene {
             View::Across => (point[2] - 18.0, point[0]),
             View::Along => (point[0] * 1.6, point[2]),
         };
-        let grain = 0.85 + 0.3 * self.grain(point[0] * 1.7, point[2] * 1.7) * self.grain(point[0] * 9.0, point[2] * 9.0);
+        let grain = 0.85
+            + 0.3 * self.grain(point[0] * 1.7, point[2] * 1.7) * self.grain(point[0] * 9.0, point[2] * 9.0);
         let lane = self.view == View::Along && (12.0..18.5).contains(&point[2]);
         let road = across.abs() < 7.6 || lane;
         let albedo = if !road {
@@ -353,7 +358,7 @@ impl Front {
         let wide = self.to - self.from;
         let storey = (up / 3.1).floor();
         let (x, y) = (u / wide, up - storey * 3.1);
-        if x < 0.02 || x > 0.98 || up > self.height - 0.15 {
+        if !(0.02..=0.98).contains(&x) || up > self.height - 0.15 {
             return (self.wall.map(|c| c * 0.35), [0.0; 3]);
         }
         if storey == 0.0 {
@@ -393,7 +398,8 @@ fn fronts(row: usize, random: &mut Random) -> Vec<Front> {
         [0.40, 0.28, 0.20],
         [0.36, 0.38, 0.28],
     ];
-    const SHUTTERS: [Color; 4] = [[0.20, 0.24, 0.28], [0.30, 0.30, 0.30], [0.14, 0.22, 0.20], [0.28, 0.18, 0.13]];
+    const SHUTTERS: [Color; 4] =
+        [[0.20, 0.24, 0.28], [0.30, 0.30, 0.30], [0.14, 0.22, 0.20], [0.28, 0.18, 0.13]];
     let mut from = -60.0;
     let mut houses = Vec::new();
     while from < 130.0 {

@@ -109,7 +109,14 @@ impl Thing {
         };
         if self.kind == Kind::Motorbike {
             // The headlight on the road, then the bike before it.
-            canvas.glow(x + forward * 1.9 * scale, y - 0.05 * scale, 1.25 * scale, 0.22 * scale, 95.0, [-10.0, 3.0]);
+            canvas.glow(
+                x + forward * 1.9 * scale,
+                y - 0.05 * scale,
+                1.25 * scale,
+                0.22 * scale,
+                95.0,
+                [-10.0, 3.0],
+            );
         }
         canvas.strokes(&strokes, x, y, scale, forward, light);
         if self.kind == Kind::Motorbike {
@@ -207,7 +214,12 @@ impl Thing {
             stroke([axle, 0.28], [axle, 0.28], 0.28, tyre);
             stroke([axle, 0.28], [axle, 0.28], 0.17, [0.16, 0.16, 0.17]);
             let (sin, cos) = turn.sin_cos();
-            stroke([axle - cos * 0.15, 0.28 + sin * 0.15], [axle + cos * 0.15, 0.28 - sin * 0.15], 0.02, tyre);
+            stroke(
+                [axle - cos * 0.15, 0.28 + sin * 0.15],
+                [axle + cos * 0.15, 0.28 - sin * 0.15],
+                0.02,
+                tyre,
+            );
         }
         stroke([0.62, 0.30], [0.46, 0.98], 0.05, [0.14, 0.14, 0.15]);
         stroke([-0.55, 0.52], [0.10, 0.42], 0.12, self.coat);
@@ -244,7 +256,8 @@ impl<'a> Canvas<'a> {
     fn stroke(&mut self, from: [f32; 2], to: [f32; 2], radius: f32, color: [f32; 3]) {
         let way = [to[0] - from[0], to[1] - from[1]];
         let square = (way[0] * way[0] + way[1] * way[1]).max(1e-6);
-        let (low, high) = ([from[0].min(to[0]), from[1].min(to[1])], [from[0].max(to[0]), from[1].max(to[1])]);
+        let (low, high) =
+            ([from[0].min(to[0]), from[1].min(to[1])], [from[0].max(to[0]), from[1].max(to[1])]);
         self.each(low, high, radius + 1.0, |canvas, px, py| {
             let (dx, dy) = (px as f32 + 0.5 - from[0], py as f32 + 0.5 - from[1]);
             let t = ((dx * way[0] + dy * way[1]) / square).clamp(0.0, 1.0);
@@ -292,7 +305,13 @@ impl<'a> Canvas<'a> {
     }
 
     /// Calls for every pixel of the picture inside a rectangle, widened by `rim`.
-    fn each(&mut self, low: [f32; 2], high: [f32; 2], rim: f32, mut draw: impl FnMut(&mut Self, usize, usize)) {
+    fn each(
+        &mut self,
+        low: [f32; 2],
+        high: [f32; 2],
+        rim: f32,
+        mut draw: impl FnMut(&mut Self, usize, usize),
+    ) {
         let span = |low: f32, high: f32, end: usize| {
             let from = (low - rim).floor().clamp(0.0, end as f32) as usize;
             let to = (high + rim).ceil().clamp(0.0, end as f32) as usize;

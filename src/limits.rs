@@ -64,6 +64,9 @@ pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
 pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
 /// Longest that making one still may take.
 pub const STILL_MAX: Duration = Duration::from_secs(20);
+/// Longest that a lamp cabinet may take to accept a connection, and to answer one question.
+pub const MODBUS_CONNECT_MAX: Duration = Duration::from_secs(5);
+pub const MODBUS_ANSWER_MAX: Duration = Duration::from_secs(3);
 /// Largest access unit taken from a camera.
 pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 /// Longest fragment: a camera with very rare key frames is cut here all the same.

@@ -104,4 +104,17 @@ pub(crate) mod testing {
         assert!(complete, "{description} did not end");
         samples
     }
+
+    /// Runs a pipeline until its sinks have seen the end.
+    pub fn run_until_eos(description: &str) {
+        super::init().unwrap();
+        let pipeline = gst::parse::launch(description).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let bus = pipeline.bus().unwrap();
+        let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+        let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(30), &ends);
+        pipeline.set_state(gst::State::Null).unwrap();
+        let ended = message.is_some_and(|m| m.type_() == gst::MessageType::Eos);
+        assert!(ended, "{description} did not end");
+    }
 }

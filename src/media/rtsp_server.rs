@@ -123,9 +123,10 @@ impl RtspServer {
     pub fn mount_file(&self, path: &str, file: &Path, repeat: Repeat) -> Result<Mount, MediaError> {
         let file = file.canonicalize().map_err(|e| failed(format!("{}: {e}", file.display())))?;
         let mount = Mount::new(path);
+        // Parameter sets stand in the SDP; -1 would also put them between the slices of a key frame.
         let factory = self.factory(&format!(
             "( appsrc name=source format=time is-live=false block=true max-bytes=0 max-buffers={FILE_QUEUE_MAX} \
-             ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
+             ! rtph264pay name=pay0 pt=96 config-interval=0 )"
         ));
         let at_end: Arc<dyn Fn() + Send + Sync> = match repeat {
             Repeat::Once => Arc::new(self.close_later(&mount)),
@@ -515,4 +516,259 @@ fn running_time_once_started(source: &gst_app::AppSrc) -> Option<gst::ClockTime>
         std::thread::sleep(TICK);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::testing::{run_to_end, run_until_eos};
+
+    /// A player: GStreamer's own client, over TCP.
+    struct Player {
+        pipeline: gst::Pipeline,
+        out: gst_app::AppSink,
+    }
+
+    impl Player {
+        fn open(url: &str, credentials: Option<(&str, &str)>) -> Self {
+            init().unwrap();
+            let login = credentials.map(|(u, p)| format!("user-id={u} user-pw={p}")).unwrap_or_default();
+            let pipeline = gst::parse::launch(&format!(
+                "rtspsrc location={url} protocols=tcp latency=0 add-reference-timestamp-meta=true {login} \
+                 ! application/x-rtp ! appsink name=out sync=false"
+            ));
+            let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+            let out = pipeline.by_name("out").unwrap().downcast().unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            Self { pipeline, out }
+        }
+
+        /// The next RTP packet; None at the end, on an error, or after `wait`.
+        fn next(&self, wait: Duration) -> Option<gst::Buffer> {
+            let deadline = Instant::now() + wait;
+            while Instant::now() < deadline && !self.ended() {
+                if let Some(sample) = self.out.try_pull_sample(gst::ClockTime::from_mseconds(50)) {
+                    return sample.buffer_owned();
+                }
+            }
+            None
+        }
+
+        fn ended(&self) -> bool {
+            let bus = self.pipeline.bus().unwrap();
+            self.out.is_eos() || bus.peek().is_some_and(|_| bus.pop_filtered(&[gst::MessageType::Error]).is_some())
+        }
+    }
+
+    impl Drop for Player {
+        fn drop(&mut self) {
+            self.pipeline.set_state(gst::State::Null).unwrap();
+        }
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Grey {
+        asked: Arc<Mutex<Vec<(u64, SystemTime)>>>,
+    }
+
+    impl Pictures for Grey {
+        fn width(&self) -> u32 {
+            160
+        }
+        fn height(&self) -> u32 {
+            120
+        }
+        fn fps(&self) -> u32 {
+            20
+        }
+        fn picture(&mut self, n: u64) -> Vec<u8> {
+            self.asked.lock().unwrap().push((n, SystemTime::now()));
+            vec![(n % 200) as u8; 160 * 120 * 3 / 2]
+        }
+    }
+
+    /// A small camera-like MP4, and its NAL units without parameter sets.
+    fn file(dir: &Path, frames: u32) -> (PathBuf, Vec<Vec<u8>>) {
+        let path = dir.join("street.mp4");
+        run_until_eos(&format!(
+            "videotestsrc num-buffers={frames} pattern=ball ! video/x-raw,width=320,height=240,framerate=20/1 \
+             ! x264enc tune=zerolatency aud=true key-int-max=20 bitrate=400 ! h264parse \
+             ! mp4mux ! filesink location={}",
+            path.display()
+        ));
+        let samples = run_to_end(&format!(
+            "filesrc location={} ! qtdemux ! video/x-h264,stream-format=avc ! appsink name=out sync=false",
+            path.display()
+        ));
+        let mut nals = Vec::new();
+        for sample in samples {
+            let bytes = sample.buffer().unwrap().map_readable().unwrap().to_vec();
+            let mut rest = &bytes[..];
+            while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+                let (nal, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+                nals.push(nal.to_vec());
+                rest = tail;
+            }
+        }
+        nals.retain(|nal| !is_parameter_set(nal));
+        (path, nals)
+    }
+
+    fn is_parameter_set(nal: &[u8]) -> bool {
+        matches!(nal[0] & 0x1f, 7 | 8)
+    }
+
+    /// NAL units without parameter sets until the stream ends or `count` have come. Taken from RTP by
+    /// hand (RFC 6184): GStreamer's depayloader loses a delimiter before the first parameter sets.
+    fn receive(player: &Player, count: usize) -> Vec<Vec<u8>> {
+        const FU_A: u8 = 28;
+        let mut nals: Vec<Vec<u8>> = Vec::new();
+        let mut whole = true;
+        while (nals.len() < count || !whole)
+            && let Some(buffer) = player.next(PATIENCE)
+        {
+            let packet = buffer.map_readable().unwrap();
+            let payload = &packet[12..];
+            whole = true;
+            match payload[0] & 0x1f {
+                1..24 => nals.push(payload.to_vec()),
+                FU_A => {
+                    if payload[1] & 0x80 != 0 {
+                        nals.push(vec![payload[0] & 0xe0 | payload[1] & 0x1f]);
+                    }
+                    nals.last_mut().expect("fragments begin with a start").extend_from_slice(&payload[2..]);
+                    whole = payload[1] & 0x40 != 0;
+                }
+                other => panic!("packet of type {other}"),
+            }
+            if whole {
+                nals.pop_if(|nal| is_parameter_set(nal));
+            }
+        }
+        nals
+    }
+
+    #[test]
+    fn a_file_comes_through_byte_for_byte_in_real_time_and_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, expected) = file(dir.path(), 60);
+        let server = RtspServer::start(0, None).unwrap();
+        let mount = server.mount_file("cam", &path, Repeat::Once).unwrap();
+        let start = Instant::now();
+        let player = Player::open(&server.url("cam"), None);
+        let nals = receive(&player, usize::MAX);
+        let kinds = |nals: &[Vec<u8>]| nals.iter().take(12).map(|nal| (nal[0] & 0x1f, nal.len())).collect::<Vec<_>>();
+        assert!(nals == expected, "came {:?} of {:?}", kinds(&nals), kinds(&expected));
+        assert!(start.elapsed() > Duration::from_millis(2500), "3 s of video took {:?}", start.elapsed());
+        drop(player);
+        let again = Player::open(&server.url("cam"), None);
+        assert!(again.next(PATIENCE).is_none(), "the mount is gone");
+        assert_eq!(mount.plays(), 1);
+    }
+
+    #[test]
+    fn a_client_that_comes_back_gets_the_file_from_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, expected) = file(dir.path(), 60);
+        let server = RtspServer::start(0, None).unwrap();
+        let mount = server.mount_file("cam", &path, Repeat::PerClient).unwrap();
+        for play in 1..=3 {
+            let player = Player::open(&server.url("cam"), None);
+            let nals = receive(&player, 10);
+            assert!(nals == expected[..10], "play {play}");
+            assert_eq!(mount.plays(), play);
+        }
+    }
+
+    #[test]
+    fn two_clients_share_a_stream_and_one_may_leave() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, expected) = file(dir.path(), 40);
+        let server = RtspServer::start(0, None).unwrap();
+        let mount = server.mount_file("cam", &path, Repeat::Loop).unwrap();
+        let first = Player::open(&server.url("cam"), None);
+        assert_eq!(receive(&first, 5).len(), 5);
+        let second = Player::open(&server.url("cam"), None);
+        assert_eq!(receive(&second, 5).len(), 5);
+        drop(first);
+        // Longer than the file: it goes on from its start without a break.
+        let more = receive(&second, expected.len() * 2);
+        assert_eq!(more.len(), expected.len() * 2);
+        assert_eq!(mount.plays(), 1);
+        assert!(more.windows(3).any(|w| w[0] == expected[0] && w[1] == expected[1] && w[2] == expected[2]));
+    }
+
+    #[test]
+    fn a_stalled_mount_falls_silent_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, _) = file(dir.path(), 60);
+        let server = RtspServer::start(0, None).unwrap();
+        let drawn = server.mount_drawn("drawn", Grey { asked: Arc::default() }).unwrap();
+        let filed = server.mount_file("filed", &path, Repeat::Loop).unwrap();
+        for (name, mount) in [("drawn", drawn), ("filed", filed)] {
+            let player = Player::open(&server.url(name), None);
+            assert_eq!(receive(&player, 5).len(), 5, "{name}");
+            mount.set_stalled(true);
+            // What was on its way may still come.
+            let silent = (0..200).any(|_| player.next(Duration::from_millis(800)).is_none());
+            assert!(silent && !player.ended(), "{name} is silent but connected");
+            mount.set_stalled(false);
+            assert!(receive(&player, 5).len() == 5, "{name} goes on");
+            server.unmount(&mount);
+            while player.next(PATIENCE).is_some() {}
+            assert!(player.next(Duration::from_millis(100)).is_none(), "{name} is closed");
+        }
+    }
+
+    #[test]
+    fn digest_is_asked_for_and_checked() {
+        let credentials = Credentials { user: "ward".into(), password: "s3cret".into() };
+        let server = RtspServer::start(0, Some(&credentials)).unwrap();
+        server.mount_drawn("drawn", Grey { asked: Arc::default() }).unwrap();
+        let url = server.url("drawn");
+        for (login, expected) in [(None, 0), (Some(("ward", "wrong")), 0), (Some(("ward", "s3cret")), 5)] {
+            let player = Player::open(&url, login);
+            assert_eq!(receive(&player, 5).len(), expected, "{login:?}");
+        }
+    }
+
+    #[test]
+    fn drawn_pictures_carry_true_time_in_early_sender_reports() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let server = RtspServer::start(0, None).unwrap();
+        let mount = server.mount_drawn("drawn", Grey { asked: asked.clone() }).unwrap();
+        let start = Instant::now();
+        let player = Player::open(&server.url("drawn"), None);
+        let ntp = gst::Caps::builder("timestamp/x-ntp").build();
+        let mut stamped = None;
+        while stamped.is_none()
+            && let Some(buffer) = player.next(PATIENCE)
+        {
+            let meta = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find(|m| m.reference().can_intersect(&ntp));
+            stamped = meta.map(|m| (m.timestamp(), SystemTime::now()));
+        }
+        let (stamp, arrived) = stamped.expect("a sender report came");
+        assert!(start.elapsed() < Duration::from_secs(4), "after {:?}", start.elapsed());
+        let unix = Duration::from_nanos(stamp.nseconds()) - Duration::from_secs(2_208_988_800);
+        let age = arrived.duration_since(SystemTime::UNIX_EPOCH + unix).expect("a picture is not from the future");
+        assert!(age < Duration::from_millis(500), "{age:?} old");
+        // And it is the time at which that picture was due.
+        let since_start = (SystemTime::UNIX_EPOCH + unix).duration_since(mount.started_at()).unwrap().as_secs_f64();
+        let off_grid = (since_start * 20.0 - (since_start * 20.0).round()).abs() / 20.0;
+        println!("first report after {:?}, picture {age:?} old, {:.1} ms off its due time", start.elapsed(), off_grid * 1e3);
+        assert!(off_grid < 0.012, "{off_grid}");
+    }
+
+    #[test]
+    fn a_taken_port_and_a_missing_file_are_said() {
+        let server = RtspServer::start(0, None).unwrap();
+        let error = RtspServer::start(server.port(), None).err().expect("the port is taken").to_string();
+        assert!(error.contains(&server.port().to_string()), "{error}");
+        let error = server.mount_file("x", Path::new("/nowhere.mp4"), Repeat::Once).err().unwrap().to_string();
+        assert!(error.contains("/nowhere.mp4"), "{error}");
+        let port = server.port();
+        server.stop();
+        assert!(std::net::TcpListener::bind(("127.0.0.1", port)).is_ok(), "the port is free again");
+    }
 }

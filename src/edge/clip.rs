@@ -5,8 +5,7 @@
 //! ```
 //!
 //! Owns the folder of clips up to the moment the outbox has taken a clip's event; [`super::upload`]
-//! has it from there. A clip is an init segment (with an index) and whole fragments of one run, byte
-//! for byte. May not change the ring.
+//! has it from there. A clip is an init segment and whole fragments of one run, byte for byte. May not change the ring.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -298,9 +297,6 @@ fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
     let first_pts = part[0].first_pts;
     let duration = part[part.len() - 1].end_pts - first_pts;
     let mut bytes = fmp4::init_segment(&part[0].run.track, Some(duration.max(0) as u64));
-    let index: Vec<(u32, u32)> =
-        part.iter().map(|f| (f.bytes, (f.end_pts - f.first_pts).clamp(0, u32::MAX.into()) as u32)).collect();
-    bytes.extend_from_slice(&fmp4::segment_index(&index));
     for fragment in part {
         bytes.extend_from_slice(&ring::read_fragment(fragment)?);
     }

@@ -485,6 +485,7 @@ impl Ring {
         let mut file = OpenOptions::new().read(true).write(true).open(&*path).map_err(io_error("open", &path))?;
         let length = file.metadata().map_err(io_error("read", &path))?.len();
         let good = scanned.fragments.iter().take_while(|f| read_from(&mut file, f).is_ok()).count();
+        let lost_before = recovery.lost.len();
         for lost in scanned.fragments.drain(good..) {
             let why = format!("fragment {} of run {} is not in {}", lost.number, lost.run.run, path.display());
             recovery.lost.push(why);
@@ -493,7 +494,11 @@ impl Ring {
             Some(last) => last.offset + u64::from(last.bytes),
             None => read_init_of(&mut file, &path).map_or(0, |(bytes, _)| bytes as u64),
         };
-        while let Some(entry) = adopt(&mut file, scanned, at, length).map_err(io_error("read", &path))? {
+        // Behind an entry that fails nothing is adopted: what was changed must not get a fresh hash.
+        let intact = recovery.lost.len() == lost_before;
+        while intact
+            && let Some(entry) = adopt(&mut file, scanned, at, length).map_err(io_error("read", &path))?
+        {
             at += u64::from(entry.bytes);
             self.pending.push(encode(&record_of(&entry)));
             scanned.fragments.push(entry);
@@ -721,4 +726,210 @@ fn file_name(start: Time, run: Uuid) -> String {
 fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> RingError {
     let path = path.to_owned();
     move |source| RingError::Io { what, path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::edge::fmp4::{Sample, WallClock};
+    use crate::model::{ClockSource, SyncState};
+
+    const SECOND: i64 = TIMESCALE as i64;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_second(1_772_000_000 + seconds).unwrap()
+    }
+
+    fn run_from(seconds: i64) -> Run {
+        let clock = ClockQuality {
+            source: ClockSource::Camera,
+            sync: SyncState::Synced,
+            offset_ms: Some(3),
+            uncertainty_ms: Some(8),
+        };
+        let mut sample_entry = vec![0; 120];
+        sample_entry[..4].copy_from_slice(&120u32.to_be_bytes());
+        sample_entry[4..8].copy_from_slice(b"avc1");
+        let track = Track { sample_entry, width: 0, height: 0 };
+        Run { run: Uuid::now_v7(), start: at(seconds), clock, track }
+    }
+
+    /// Two pictures in one second, at `seconds` on the timeline of a run that began at 0.
+    fn second(seconds: i64) -> fmp4::Fragment {
+        let sample = |half: i64| Sample {
+            pts: seconds * SECOND + half * SECOND / 2,
+            sync: half == 0,
+            data: fmp4::tests::nal(0x65, 500 + (seconds % 7) as usize),
+        };
+        let wall = WallClock { time: at(seconds), camera: true };
+        fmp4::fragment(1, &[sample(0), sample(1)], Some((seconds + 1) * SECOND), seconds * SECOND, wall)
+    }
+
+    fn config(bytes_per_camera: u64) -> RingConfig {
+        RingConfig { days: 1, bytes_per_camera, segment: SignedDuration::from_secs(4) }
+    }
+
+    fn record(ring: &mut Ring, seconds: std::ops::Range<i64>) -> Vec<Sha256Hash> {
+        let mut append = |s| ring.append(&second(s), at(s), at(s + 1)).unwrap().sha256;
+        seconds.map(&mut append).collect()
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let all = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        let mut found: Vec<PathBuf> = all.filter(|p| p.extension().is_some_and(|e| e == "mp4")).collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn what_was_recorded_is_found_by_time_and_proved_by_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ring, _) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+        ring.begin_run(run_from(0));
+        let hashes = record(&mut ring, 0..10);
+        let durable = ring.end_run().unwrap().unwrap();
+        assert_eq!(durable.commitment.fragments, 10);
+        assert_eq!(durable.commitment.merkle_root, MerkleTree::from_leaves(&hashes).root());
+        assert_eq!((durable.start, durable.end), (at(0), at(10)));
+        assert_eq!(files(dir.path()).len(), 3, "segments of four seconds");
+        drop(ring);
+        let (ring, recovery) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+        assert_eq!(recovery.last_run, Some(durable));
+        assert_eq!((recovery.torn_bytes, recovery.adopted, recovery.lost.len()), (0, 0, 0));
+        for (from, to, numbers) in [(0, 10, 0..10), (3, 5, 3..5), (9, 99, 9..10), (10, 99, 0..0)] {
+            let found = ring.fragments(at(from), at(to)).unwrap();
+            let got: Vec<u64> = found.iter().map(|f| f.number).collect();
+            assert_eq!(got, numbers.collect::<Vec<u64>>(), "{from} to {to}");
+            for fragment in found {
+                assert_eq!(Sha256Hash::of(&read_fragment(&fragment).unwrap()), hashes[fragment.number as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_never_handed_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ring, _) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+        ring.begin_run(run_from(0));
+        record(&mut ring, 0..1);
+        let fragment = ring.fragments(at(0), at(1)).unwrap().remove(0);
+        let mut bytes = fs::read(&*fragment.path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&*fragment.path, bytes).unwrap();
+        assert!(matches!(read_fragment(&fragment), Err(RingError::Changed { number: 0, .. })));
+    }
+
+    /// Ends of the file that a crash can leave, and what is made of them.
+    #[test]
+    fn after_a_crash_the_ring_plays_to_its_last_whole_fragment() {
+        type Harm = fn(&Path);
+        let append = |path: &Path, bytes: &[u8]| {
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            file.write_all(bytes).unwrap();
+        };
+        let cases: [(&str, Harm, u64, usize); 5] = [
+            ("nothing", |_| {}, 5, 0),
+            ("half a fragment", |p| harm_file(p, |b| b.truncate(b.len() - 100)), 4, 0),
+            ("zeros", |p| harm_file(p, |b| { let n = b.len(); b[n - 300..].fill(0) }), 4, 0),
+            ("the file is shorter than the journal says", |p| harm_file(p, |b| b.truncate(b.len() - 2_000)), 3, 1),
+            ("a bit of an entered fragment has flipped", |p| harm_file(p, |b| { let n = b.len(); b[n - 2_000] ^= 1 }), 3, 1),
+        ];
+        for (name, harm, fragments, lost) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut ring, _) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+            ring.begin_run(run_from(0));
+            record(&mut ring, 0..4);
+            ring.sync().unwrap();
+            // Killed: what follows is in the file, but not in the journal.
+            drop(ring);
+            let path = files(dir.path()).pop().unwrap();
+            append(&path, &second(4).bytes);
+            harm(&path);
+            let (mut ring, recovery) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+            let last_run = recovery.last_run.unwrap();
+            assert_eq!(last_run.commitment.fragments, fragments, "{name}: {recovery:?}");
+            assert_eq!(last_run.end, at(fragments as i64), "{name}");
+            assert_eq!(recovery.lost.len(), lost, "{name}: {:?}", recovery.lost);
+            let found = ring.fragments(at(0), at(99)).unwrap();
+            assert!(found.iter().all(|f| read_fragment(f).is_ok()), "{name}");
+            let hashes: Vec<_> = found.iter().map(|f| f.sha256).collect();
+            assert_eq!(MerkleTree::from_leaves(&hashes).root(), last_run.commitment.merkle_root, "{name}");
+            ring.begin_run(run_from(20));
+            record(&mut ring, 20..22);
+            ring.end_run().unwrap();
+            drop(ring);
+            let (ring, recovery) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+            assert_eq!(ring.fragments(at(0), at(99)).unwrap().len() as u64, fragments + 2, "{name}");
+            assert_eq!(recovery.last_run.unwrap().commitment.fragments, 2, "{name}");
+        }
+    }
+
+    fn harm_file(path: &Path, harm: impl Fn(&mut Vec<u8>)) {
+        let mut bytes = fs::read(path).unwrap();
+        harm(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_the_journal_follows() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes_max = 60_000;
+        let (mut ring, _) = Ring::open(dir.path(), config(bytes_max)).unwrap();
+        for run in 0..40 {
+            ring.begin_run(run_from(run * 100));
+            let mut append = |s| ring.append(&second(s), at(run * 100 + s), at(run * 100 + s + 1)).unwrap();
+            (0..10).for_each(|s| drop(append(s)));
+            ring.end_run().unwrap();
+            assert!(ring.bytes() <= bytes_max + 10_000, "{}", ring.bytes());
+        }
+        let on_disk: u64 = files(dir.path()).iter().map(|p| fs::metadata(p).unwrap().len()).sum();
+        assert_eq!(on_disk, ring.bytes());
+        let from = ring.from().unwrap();
+        assert!(from > at(3_000) && ring.upto() == Some(at(3_910)), "{from}");
+        let before = ring.fragments(at(0), at(9_999)).unwrap();
+        assert_eq!(before[0].start, from);
+        drop(ring);
+        let (ring, recovery) = Ring::open(dir.path(), config(bytes_max)).unwrap();
+        assert!(recovery.lost.is_empty(), "{:?}", recovery.lost);
+        assert_eq!(ring.from(), Some(from));
+        assert_eq!(ring.fragments(at(0), at(9_999)).unwrap().len(), before.len());
+    }
+
+    #[test]
+    fn days_bound_the_ring_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ring, _) = Ring::open(dir.path(), config(1 << 30)).unwrap();
+        ring.begin_run(run_from(0));
+        record(&mut ring, 0..8);
+        ring.end_run().unwrap();
+        let next_day = 86_400 + 6;
+        ring.begin_run(run_from(next_day));
+        record(&mut ring, next_day..next_day + 1);
+        assert_eq!(ring.from(), Some(at(4)), "the segment that ended at 4 is more than a day old");
+    }
+
+    #[test]
+    fn reports_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ring, _) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+        let (span, state) = (Uuid::now_v7(), crate::model::SpanState::Recorded);
+        let mut coverage = Coverage {
+            span,
+            state,
+            start: at(0),
+            upto: at(1),
+            open: true,
+            run: None,
+            ring_from: None,
+            detail: None,
+        };
+        ring.report(&coverage).unwrap();
+        coverage.upto = at(2);
+        ring.report(&coverage).unwrap();
+        drop(ring);
+        let (_, recovery) = Ring::open(dir.path(), config(1 << 20)).unwrap();
+        assert_eq!(recovery.reports, [coverage]);
+    }
 }

@@ -18,6 +18,9 @@ mod recorder;
 mod session;
 mod timing;
 
+#[cfg(all(test, feature = "demo"))]
+mod tests;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -401,6 +401,9 @@ struct Found {
     bearing_deg: Option<f64>,
 }
 
+/// The same, by what tells placements apart: the device and since when it stood there.
+type ByPlace<'a> = BTreeMap<(&'a DeviceId, Time), &'a Found>;
+
 /// Answers questions from the index and the registry.
 #[derive(Clone)]
 pub struct Search {
@@ -426,7 +429,9 @@ impl Search {
         if cameras > SEARCH_CAMERAS_MAX {
             return Err(SearchError::TooManyCameras { cameras });
         }
-        let (rows, more) = self.page(question, &devices, &found, history)?;
+        let by_place: ByPlace =
+            found.iter().map(|f| ((&f.placement.device.id, f.placement.from), f)).collect();
+        let (rows, more) = self.page(question, &devices, &by_place, history)?;
         let next = rows
             .last()
             .filter(|_| more)
@@ -434,7 +439,7 @@ impl Search {
         let mut clips = Vec::with_capacity(rows.len());
         for row in rows {
             let placement = placement_at(history, &row.device, row.start.max(question.range.from));
-            let place = placement.as_ref().and_then(|p| found.iter().find(|f| f.placement == *p));
+            let place = placement.as_ref().and_then(|p| by_place.get(&(&p.device.id, p.from)).copied());
             clips.push(clip_view(row, placement.as_ref(), place));
         }
         let coverage =
@@ -461,13 +466,13 @@ impl Search {
         &self,
         question: &Question,
         devices: &BTreeSet<&DeviceId>,
-        found: &[Found],
+        found: &ByPlace,
         history: &History,
     ) -> Result<(Vec<ClipRow>, bool), SearchError> {
         let mut feeds: Vec<Feed> = Vec::with_capacity(devices.len());
         for &device in devices {
             let places = history.placements(device);
-            let wanted = places.iter().map(|p| found.iter().any(|f| f.placement == *p)).collect();
+            let wanted = places.iter().map(|p| found.contains_key(&(&p.device.id, p.from))).collect();
             let mut feed =
                 Feed { device, places, wanted, rows: VecDeque::new(), after: question.after, done: false };
             feed.fill(&*self.catalog, question)?;
@@ -736,7 +741,8 @@ mod tests {
             open,
             merkle_root: None,
         };
-        let table: [(Vec<CoverageSpan>, &[(i64, i64, bool)]); 4] = [
+        type Told = &'static [(i64, i64, bool)];
+        let table: [(Vec<CoverageSpan>, Told); 4] = [
             (vec![], &[(0, 100, false)]),
             (vec![span(-5, 120, false)], &[(0, 100, true)]),
             (

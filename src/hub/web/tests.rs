@@ -1,1 +1,711 @@
+//! The listeners over real HTTP and real TLS, on port 0.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::BoxFuture;
+use jiff::SignedDuration;
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::hub::catalog::embedded::Embedded;
+use crate::hub::certificates::{init, issue_box, loopback_names};
+use crate::hub::clips::{Declared, StoredSink};
+use crate::hub::config::BoxesConfig;
+use crate::hub::registry::RegistryFile;
+use crate::hub::truth::{HubRecord, StoredFile};
+use crate::journal::Journal;
+use crate::model::{
+    ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, Sha256Hash, Source,
+    SpanState, Still, SyncState, Time, Video,
+};
+use crate::wire;
+
+/// A truth as small as it can be: it indexes at once.
+struct Sink {
+    catalog: Arc<Embedded>,
+    fails: AtomicBool,
+    lock: Mutex<()>,
+}
+
+impl Sink {
+    fn apply(&self, record: HubRecord) -> u64 {
+        let _one = self.lock.lock().unwrap();
+        let at = self.catalog.applied();
+        self.catalog.apply(at, &[record]).unwrap();
+        at
+    }
+}
+
+impl StoredSink for Sink {
+    fn append_stored(
+        &self,
+        file: StoredFile,
+    ) -> BoxFuture<'_, Result<u64, Box<dyn std::error::Error + Send + Sync>>> {
+        Box::pin(async move {
+            if self.fails.load(Ordering::Relaxed) {
+                return Err("the disk is full".into());
+            }
+            Ok(self.apply(HubRecord::Stored(file)))
+        })
+    }
+}
+
+struct Hub {
+    dir: TempDir,
+    sink: Arc<Sink>,
+    web: Arc<Web>,
+    url: String,
+    client: Client,
+    shutdown: CancellationToken,
+}
+
+fn use_ring() {
+    // A second test finds it installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn ward() -> RegistryFile {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ward.toml");
+    RegistryFile::load(&path).unwrap()
+}
+
+fn hour_ago() -> Time {
+    Time::now() - SignedDuration::from_hours(1)
+}
+
+impl Hub {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let gate = Gate::open(&dir.path().join("access"), &["demo"]).unwrap();
+        Self::start_with(dir, gate).await
+    }
+
+    async fn start_with(dir: TempDir, gate: Gate) -> Self {
+        use_ring();
+        let data = dir.path();
+        let (catalog, _) = Embedded::open(&data.join("index"), u64::MAX).unwrap();
+        let catalog = Arc::new(catalog);
+        let sink =
+            Arc::new(Sink { catalog: catalog.clone(), fails: AtomicBool::new(false), lock: Mutex::new(()) });
+        let registry = Registry::open(&data.join("acts")).unwrap();
+        registry.import(&ward(), hour_ago()).unwrap();
+        let metrics = HubMetrics::new();
+        let clips = ClipStore::open(data, sink.clone(), metrics.clone()).unwrap();
+        let web = Arc::new(Web {
+            catalog,
+            registry: Arc::new(registry),
+            gate: Arc::new(gate),
+            clips: Arc::new(clips),
+            metrics,
+            status: Arc::default(),
+            actor: "demo".into(),
+            demo: true,
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        tokio::spawn(serve_officers(listener, web.clone(), shutdown.clone()));
+        Self { dir, sink, web, url, client: Client::builder().no_proxy().build().unwrap(), shutdown }
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    fn say(&self, device: &str, box_id: &str, sequence: u64, data: EventData) {
+        let event = Event {
+            id: Uuid::now_v7(),
+            source: Source::of_device(&BoxId::new(box_id).unwrap(), &DeviceId::new(device).unwrap()),
+            epoch: Epoch(7),
+            sequence,
+            time: Time::now(),
+            clock: ClockQuality {
+                source: ClockSource::Box,
+                sync: SyncState::Synced,
+                offset_ms: None,
+                uncertainty_ms: Some(40),
+            },
+            data,
+        };
+        let json = wire::encode(&event);
+        let box_id = event.source.box_id;
+        self.sink.apply(HubRecord::Event { box_id, received: Time::now(), conflict: false, json });
+    }
+
+    /// A clip that began `seconds_ago` and lasts ten seconds.
+    fn say_clip(&self, device: &str, box_id: &str, sequence: u64, seconds_ago: i64, content: &[u8]) -> Uuid {
+        let start = Time::now() - SignedDuration::from_secs(seconds_ago);
+        let end = start + SignedDuration::from_secs(10);
+        let clip = Uuid::now_v7();
+        let cut = ClipCut {
+            clip,
+            motion: None,
+            start,
+            end,
+            motion_start: Some(start),
+            motion_end: Some(end),
+            peak_score: 0.4,
+            bytes: content.len() as u64,
+            sha256: Sha256Hash::of(content),
+            video: Video { codec: "avc1.4d401e".into(), width: 640, height: 360 },
+            thumbnail: Some(Still { sha256: Sha256Hash::of(b"still"), bytes: 5, time: start }),
+            run: Uuid::now_v7(),
+            first_fragment: 3,
+            fragments: vec![Sha256Hash::of(b"one"), Sha256Hash::of(b"two")],
+        };
+        self.say(device, box_id, sequence, EventData::Clip(cut));
+        clip
+    }
+
+    async fn store(&self, content: &[u8]) {
+        let (box_id, clips) = (BoxId::new("box-01").unwrap(), &self.web.clips);
+        let sha256 = Sha256Hash::of(content);
+        let declared =
+            Declared { clip: Uuid::nil(), sha256, kind: "clip".into(), bytes: content.len() as u64 };
+        let (id, _) = clips.create(&box_id, declared).await.unwrap();
+        let body = futures_util::stream::iter([Ok::<_, io::Error>(bytes::Bytes::copy_from_slice(content))]);
+        clips.append(&box_id, id, 0, body).await.unwrap();
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn ids(answer: &Value) -> Vec<String> {
+    answer["clips"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_finds_clips_by_place_and_tells_every_gap() {
+    let hub = Hub::start().await;
+    let near = hub.say_clip("cam-01", "box-01", 1, 600, b"near");
+    let far = hub.say_clip("cam-11", "box-07", 1, 300, b"far");
+    hub.store(b"near").await;
+    hub.say(
+        "cam-01",
+        "box-01",
+        2,
+        EventData::Coverage(Coverage {
+            span: Uuid::now_v7(),
+            state: SpanState::Recorded,
+            start: Time::now() - SignedDuration::from_secs(1800),
+            upto: Time::now() - SignedDuration::from_secs(60),
+            open: true,
+            run: None,
+            ring_from: None,
+            detail: None,
+        }),
+    );
+    let (status, all) = hub.get("/api/v1/clips").await;
+    assert_eq!((status, ids(&all)), (200, vec![far.to_string(), near.to_string()]), "{all}");
+    assert_eq!(all["understood"]["cameras"], 11);
+    assert_eq!(all["understood"]["place"], json!({ "kind": "everywhere" }));
+    assert_eq!((&all["clips"][0]["where"], &all["clips"][1]["where"]), (&json!("box"), &json!("hub")));
+    assert_eq!(all["clips"][0]["links"]["video"], Value::Null);
+    assert_eq!(all["clips"][1]["links"]["video"], format!("/api/v1/clips/{near}/video.mp4"));
+    assert_eq!(all["clips"][1]["fragments"], 2);
+    for camera in all["coverage"].as_array().unwrap() {
+        let spans = camera["spans"].as_array().unwrap();
+        for pair in spans.windows(2) {
+            assert_eq!(pair[0]["end"], pair[1]["start"], "{camera}");
+        }
+        let told = camera["recorded_s"].as_f64().unwrap() + camera["gap_s"].as_f64().unwrap();
+        assert!((3600.0..3660.0).contains(&told), "an hour since enrolment: {told}");
+        assert_eq!(spans.last().unwrap()["cause"], "not_yet_reported");
+        if camera["device"]["id"] == "cam-01" {
+            assert!((camera["recorded_s"].as_f64().unwrap() - 1740.0).abs() < 1.0, "{camera}");
+        }
+    }
+    let (_, circle) = hub.get("/api/v1/clips?lat=10.74048&lon=106.69531&radius_m=150").await;
+    assert_eq!(ids(&circle), [near.to_string()]);
+    assert_eq!(circle["clips"][0]["distance_m"], 0.0);
+    assert_eq!(circle["understood"]["place"]["kind"], "circle");
+    assert_eq!(circle["coverage"][1]["site"]["id"], "hoa-phuong-52");
+    assert!((circle["coverage"][1]["bearing_deg"].as_f64().unwrap() - 88.0).abs() < 2.0, "{circle}");
+    let (_, area) = hub.get("/api/v1/clips?area=khu-pho-2").await;
+    assert_eq!((ids(&area), &area["understood"]["cameras"]), (vec![far.to_string()], &json!(5)));
+    let (_, device) = hub.get("/api/v1/clips?device=cam-01,cam-02&order=oldest").await;
+    assert_eq!((ids(&device), &device["understood"]["cameras"]), (vec![near.to_string()], &json!(2)));
+    let body = json!({ "device": ["cam-01", "cam-02"], "order": "oldest" });
+    let posted = hub.client.post(format!("{}/api/v1/clips", hub.url)).json(&body).send().await.unwrap();
+    let posted: Value = posted.json().await.unwrap();
+    assert_eq!(posted["clips"], device["clips"]);
+    let (status, one) = hub.get(&format!("/api/v1/clips/{near}")).await;
+    assert_eq!((status, &one["device"]["name"]), (200, &json!("Cổng nhà 14 Hoa Phượng")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_exact_while_clips_arrive() {
+    let hub = Hub::start().await;
+    let mut expected: Vec<String> = Vec::new();
+    for n in 0..60 {
+        let camera = ["cam-01", "cam-02", "cam-03"][n % 3];
+        expected
+            .push(hub.say_clip(camera, "box-02", 1 + n as u64, 2000 - 20 * n as i64, &[n as u8]).to_string());
+    }
+    expected.reverse();
+    let mut got = Vec::new();
+    let mut page = String::new();
+    for round in 0..20 {
+        let (status, answer) = hub.get(&format!("/api/v1/clips?limit=7{page}")).await;
+        assert_eq!(status, 200, "{answer}");
+        got.extend(ids(&answer));
+        // Newer than the page's key: must not appear, nor push others about.
+        hub.say_clip("cam-01", "box-01", 100 + round, 1, &[200, round as u8]);
+        match answer["next"].as_str() {
+            Some(next) => page = format!("&page={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(got, expected);
+    let (status, problem) = hub.get(&format!("/api/v1/clips?order=oldest{page}")).await;
+    assert_eq!(status, 400);
+    assert!(problem["detail"].as_str().unwrap().contains("another question"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_camera_is_found_where_it_stood() {
+    let hub = Hub::start().await;
+    let before = hub.say_clip("cam-01", "box-01", 1, 1200, b"before");
+    let mut moved = ward();
+    let camera = moved.devices.iter_mut().find(|d| d.id.as_str() == "cam-01").unwrap();
+    camera.site = "bo-kenh-60".parse().unwrap();
+    hub.web.registry.import(&moved, Time::now() - SignedDuration::from_secs(600)).unwrap();
+    let after = hub.say_clip("cam-01", "box-01", 2, 300, b"after");
+    let (_, old_place) = hub.get("/api/v1/clips?lat=10.74048&lon=106.69531&radius_m=50").await;
+    assert_eq!(ids(&old_place), [before.to_string()]);
+    assert_eq!(old_place["clips"][0]["site"]["id"], "hoa-phuong-14");
+    let (_, new_place) = hub.get("/api/v1/clips?lat=10.73664&lon=106.69607&radius_m=50").await;
+    assert_eq!(ids(&new_place), [after.to_string()]);
+    let (_, all) = hub.get("/api/v1/clips").await;
+    assert_eq!(ids(&all), [after.to_string(), before.to_string()]);
+    assert_eq!((&all["understood"]["cameras"], all["coverage"].as_array().unwrap().len()), (&json!(11), 12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_questions_are_told_what_is_wrong() {
+    let hub = Hub::start().await;
+    let table = [
+        ("/api/v1/clips?foo=1", 400, "foo"),
+        ("/api/v1/clips?from=yesterday", 400, "from"),
+        ("/api/v1/clips?from=2026-01-01T00:00:00Z&to=2026-12-01T00:00:00Z", 400, "92 days"),
+        ("/api/v1/clips?from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z", 400, "before"),
+        ("/api/v1/clips?lat=10", 400, "radius_m"),
+        ("/api/v1/clips?lat=10&lon=106&radius_m=99999999", 400, "50000"),
+        ("/api/v1/clips?lat=10&lon=106&radius_m=NaN", 400, "radius_m"),
+        ("/api/v1/clips?area=nowhere", 400, "nowhere"),
+        ("/api/v1/clips?device=cam-99", 400, "cam-99"),
+        ("/api/v1/clips?device=cam-01&area=tan-hung", 400, "one place"),
+        ("/api/v1/clips?limit=501", 400, "500"),
+        ("/api/v1/clips?page=xyz", 400, "page token"),
+        ("/api/v1/clips?order=sideways", 400, "sideways"),
+        ("/api/v1/clips/not-a-uuid", 404, "UUID"),
+        ("/api/v1/clips/01890000-0000-7000-8000-000000000000", 404, "no such clip"),
+        ("/api/v1/clips/01890000-0000-7000-8000-000000000000/video.mp4", 404, "no such clip"),
+        ("/api/v1/nothing", 404, "no such resource"),
+        ("/api/v1/events?limit=0", 400, "limit"),
+        ("/missing.js", 404, "no such file"),
+    ];
+    for (path, status, text) in table {
+        let (got, problem) = hub.get(path).await;
+        assert_eq!(got, status, "{path}: {problem}");
+        assert_eq!(problem["status"], status, "{path}: {problem}");
+        assert!(problem["detail"].as_str().is_some_and(|d| d.contains(text)), "{path}: {problem}");
+    }
+    let clips = format!("{}/api/v1/clips", hub.url);
+    let sent = |request: RequestBuilder| async move { request.send().await.unwrap() };
+    let response = sent(hub.client.delete(&clips)).await;
+    assert_eq!(response.status(), 405);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(sent(hub.client.post(&clips).body(" ".repeat(100_000))).await.status(), 413);
+    assert_eq!(sent(hub.client.post(&clips).body(r#"{"device":["cam-01"],"x":1}"#)).await.status(), 400);
+    assert_eq!(sent(hub.client.get(&clips).header("host", "evil.example")).await.status(), 421);
+    assert_eq!(sent(hub.client.get(&clips).header("host", "localhost:9")).await.status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn footage_is_served_by_range_and_every_look_is_logged() {
+    let hub = Hub::start().await;
+    let clip = hub.say_clip("cam-01", "box-01", 1, 60, b"0123456789");
+    let url = format!("{}/api/v1/clips/{clip}/video.mp4", hub.url);
+    let get = |range: Option<&'static str>, method: Method| {
+        let request = hub.client.request(method, &url).header("camnet-purpose", "vụ trộm xe");
+        let request = match range {
+            Some(range) => request.header("range", range),
+            None => request,
+        };
+        async move { request.send().await.unwrap() }
+    };
+    assert_eq!(get(None, Method::GET).await.status(), 404);
+    hub.store(b"0123456789").await;
+    let whole = get(None, Method::GET).await;
+    assert_eq!(
+        (whole.status().as_u16(), whole.headers()["content-type"].to_str().unwrap()),
+        (200, "video/mp4")
+    );
+    assert_eq!(whole.headers()["etag"], format!("\"{}\"", Sha256Hash::of(b"0123456789")));
+    assert_eq!(whole.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(whole.bytes().await.unwrap(), "0123456789");
+    let part = get(Some("bytes=2-4"), Method::GET).await;
+    assert_eq!(
+        (part.status().as_u16(), part.headers()["content-range"].to_str().unwrap()),
+        (206, "bytes 2-4/10")
+    );
+    assert_eq!(part.bytes().await.unwrap(), "234");
+    let head = get(None, Method::HEAD).await;
+    assert_eq!((head.status().as_u16(), head.headers()["content-length"].to_str().unwrap()), (200, "10"));
+    let beyond = get(Some("bytes=10-"), Method::GET).await;
+    assert_eq!(
+        (beyond.status().as_u16(), beyond.headers()["content-range"].to_str().unwrap()),
+        (416, "bytes */10")
+    );
+    let (status, thumbnail) = hub.get(&format!("/api/v1/clips/{clip}/thumbnail.jpg")).await;
+    assert_eq!(status, 404, "{thumbnail}");
+    hub.store(b"still").await;
+    assert_eq!(
+        hub.get(&format!("/api/v1/clips/{clip}/thumbnail.jpg?purpose=x")).await,
+        (200, json!("still"))
+    );
+
+    let (_, log) = hub.get("/api/v1/access?limit=6").await;
+    let log = log["access"].as_array().unwrap();
+    let told: Vec<_> =
+        log.iter().map(|r| (r["action"].as_str().unwrap(), r["subject"]["range"].clone())).collect();
+    assert_eq!(told[1], ("thumbnail", Value::Null));
+    assert_eq!(told[5], ("view", json!([2, 4])), "{log:?}");
+    assert_eq!((&log[5]["purpose"], &log[5]["actor"]), (&json!("vụ trộm xe"), &json!("demo")));
+    assert!(log[5]["remote"].as_str().unwrap().starts_with("127.0.0.1:"));
+
+    // A file that shrank is not shown.
+    let path = hub.web.clips.path_of(&Sha256Hash::of(b"0123456789"));
+    std::fs::write(path, b"01234").unwrap();
+    assert_eq!(get(None, Method::GET).await.status(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_leaves_when_the_look_cannot_be_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("access");
+    let (journal, _) = Journal::open_with(&folder, 1).unwrap();
+    let hub = Hub::start_with(dir, Gate::with_journal(journal, &["demo"]).unwrap()).await;
+    let clip = hub.say_clip("cam-01", "box-01", 1, 60, b"0123456789");
+    hub.store(b"0123456789").await;
+    assert_eq!(hub.get("/api/v1/clips").await.0, 200);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let video = format!("/api/v1/clips/{clip}/video.mp4");
+    for path in ["/api/v1/clips", "/api/v1/events", "/api/v1/access", "/api/v1/refused", &video] {
+        let (status, body) = hub.get(path).await;
+        assert_eq!((status, &body["status"]), (503, &json!(503)), "{path}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_technician_sees_boxes_events_and_the_hubs_state() {
+    let hub = Hub::start().await;
+    let clip = hub.say_clip("cam-01", "box-01", 3, 60, b"x");
+    hub.web.status.set_online(&BoxId::new("box-01").unwrap(), true);
+    let (_, boxes) = hub.get("/api/v1/boxes").await;
+    let boxes = boxes["boxes"].as_array().unwrap();
+    assert_eq!(boxes.len(), 8, "{boxes:?}");
+    assert_eq!((&boxes[0]["id"], &boxes[0]["online"]), (&json!("box-01"), &json!(true)));
+    assert_eq!((&boxes[0]["epochs"][0]["upto"], &boxes[0]["epochs"][0]["missing"]), (&json!(3), &json!(2)));
+    assert_eq!(boxes[1]["last_seen"], Value::Null);
+    let (_, events) = hub.get("/api/v1/events?type=camnet.clip.v1&device=cam-01&box=box-01").await;
+    assert_eq!(events["events"][0]["data"]["clip"], clip.to_string());
+    assert_eq!(
+        (&events["events"][0]["sequence"], &events["events"][0]["source"]),
+        (&json!(3), &json!("/box-01/cam-01"))
+    );
+    assert_eq!(events["next"], Value::Null);
+    assert_eq!(hub.get("/api/v1/refused").await, (200, json!({ "refused": [], "counts": [] })));
+    let (_, places) = hub.get("/api/v1/places").await;
+    assert_eq!(
+        (places["sites"].as_array().unwrap().len(), places["devices"].as_array().unwrap().len()),
+        (7, 12)
+    );
+    assert_eq!(hub.get("/api/v1/session").await.1["actor"], "demo");
+    assert_eq!(hub.get("/healthz").await, (200, json!("ok\n")));
+    assert_eq!(hub.get("/readyz").await.0, 503);
+    hub.web.status.broker_up.store(true, Ordering::Relaxed);
+    assert_eq!(hub.get("/readyz").await.0, 200);
+    hub.web.status.journal_next.store(1_000_000, Ordering::Relaxed);
+    assert_eq!(hub.get("/readyz").await.0, 503);
+    let (_, metrics) = hub.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap().to_owned();
+    for name in ["camnet_hub_http_requests_total", "camnet_hub_looks_total", "camnet_hub_broker_up 1"] {
+        assert!(metrics.contains(name), "{metrics}");
+    }
+    assert_eq!(hub.get("/openapi.json").await.1["openapi"], "3.1.0");
+    let page = hub.client.get(format!("{}/some/page", hub.url)).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'self'"));
+    assert!(page.headers()["content-type"].to_str().unwrap().starts_with("text/html"));
+}
+
+#[tokio::test]
+async fn officers_are_served_on_loopback_only() {
+    let hub = Hub::start().await;
+    let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let error = serve_officers(listener, hub.web.clone(), CancellationToken::new()).await.unwrap_err();
+    assert!(error.to_string().contains("until login exists"), "{error}");
+}
+
+// --- uploads over TLS ---
+
+struct Uploads {
+    hub: Hub,
+    url: String,
+    certificates: std::path::PathBuf,
+    shutdown: CancellationToken,
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Uploads {
+    async fn start() -> Self {
+        let hub = Hub::start().await;
+        let certificates = hub.dir.path().join("certificates");
+        init(&certificates, &loopback_names()).unwrap();
+        for id in ["box-01", "box-02"] {
+            issue_box(&certificates, &BoxId::new(id).unwrap()).unwrap();
+        }
+        let mut uploads = Self { hub, url: String::new(), certificates, shutdown: CancellationToken::new() };
+        uploads.serve(uploads.hub.web.clips.clone()).await;
+        uploads
+    }
+
+    async fn serve(&mut self, clips: Arc<ClipStore>) {
+        self.shutdown.cancel();
+        self.shutdown = CancellationToken::new();
+        let file = |name: &str| self.certificates.join(name);
+        let config = BoxesConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            certificate: file("hub.pem"),
+            key: file("hub.key"),
+            ca: file("ca.pem"),
+        };
+        let listener = TcpListener::bind(config.listen).await.unwrap();
+        self.url = format!("https://{}", listener.local_addr().unwrap());
+        let tls = boxes::server_config(&config).unwrap();
+        let metrics = self.hub.web.metrics.clone();
+        tokio::spawn(boxes::serve_boxes(listener, tls, clips, metrics, self.shutdown.clone()));
+    }
+
+    fn client(&self, identity: Option<(&std::path::Path, &str)>) -> Client {
+        let ca = std::fs::read(self.certificates.join("ca.pem")).unwrap();
+        let ca = reqwest::Certificate::from_pem(&ca).unwrap();
+        let mut builder = Client::builder().no_proxy().tls_certs_only([ca]);
+        if let Some((folder, name)) = identity {
+            let mut pem = std::fs::read(folder.join(format!("{name}.pem"))).unwrap();
+            pem.extend(std::fs::read(folder.join(format!("{name}.key"))).unwrap());
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).unwrap());
+        }
+        builder.build().unwrap()
+    }
+
+    fn of_box(&self, name: &str) -> Client {
+        self.client(Some((&self.certificates, name)))
+    }
+
+    async fn create(&self, client: &Client, content: &[u8], sha256: Sha256Hash) -> reqwest::Response {
+        let value = |text: String| STANDARD.encode(text);
+        let metadata = format!(
+            "clip {},sha256 {},kind {}",
+            value(Uuid::nil().to_string()),
+            value(sha256.to_string()),
+            value("clip".into())
+        );
+        let request = client.post(format!("{}/tus/v1/uploads", self.url)).header("tus-resumable", "1.0.0");
+        let request = request.header("upload-length", content.len()).header("upload-metadata", metadata);
+        request.send().await.unwrap()
+    }
+
+    fn at(&self, client: &Client, method: Method, location: &str) -> RequestBuilder {
+        client.request(method, format!("{}{location}", self.url)).header("tus-resumable", "1.0.0")
+    }
+
+    async fn patch(
+        &self,
+        client: &Client,
+        location: &str,
+        offset: usize,
+        body: impl Into<reqwest::Body>,
+    ) -> u16 {
+        let request = self.at(client, Method::PATCH, location).header("upload-offset", offset);
+        let request = request.header("content-type", "application/offset+octet-stream").body(body);
+        request.send().await.map_or(0, |r| r.status().as_u16())
+    }
+
+    async fn offset(&self, client: &Client, location: &str) -> (u16, Option<u64>) {
+        let response = self.at(client, Method::HEAD, location).send().await.unwrap();
+        (response.status().as_u16(), header_number(&response, "upload-offset"))
+    }
+}
+
+fn header_number(response: &reqwest::Response, name: &str) -> Option<u64> {
+    response.headers().get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok())
+}
+
+fn location(response: &reqwest::Response) -> String {
+    assert_eq!(response.status(), 201);
+    response.headers()["location"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_box_with_our_certificate_gets_a_word() {
+    let uploads = Uploads::start().await;
+    let elsewhere = uploads.hub.dir.path().join("elsewhere");
+    init(&elsewhere, &loopback_names()).unwrap();
+    issue_box(&elsewhere, &BoxId::new("box-01").unwrap()).unwrap();
+    let strangers = [
+        ("no certificate", uploads.client(None)),
+        ("another CA", uploads.client(Some((&elsewhere, "box-01")))),
+        ("the hub's own", uploads.of_box("camnet-hub")),
+        ("a server's", uploads.of_box("hub")),
+    ];
+    for (name, client) in strangers {
+        let answer = uploads.at(&client, Method::OPTIONS, "/tus/v1/uploads").send().await;
+        assert!(answer.is_err(), "{name}: {answer:?}");
+    }
+    let client = uploads.of_box("box-01");
+    let options = uploads.at(&client, Method::OPTIONS, "/tus/v1/uploads").send().await.unwrap();
+    assert_eq!(
+        (options.status().as_u16(), options.headers()["tus-version"].to_str().unwrap()),
+        (204, "1.0.0")
+    );
+    // Somebody who connects and says nothing keeps nobody waiting.
+    let _silent = tokio::net::TcpStream::connect(uploads.url.trim_start_matches("https://")).await.unwrap();
+    let fresh = uploads.of_box("box-02");
+    let answer = uploads.at(&fresh, Method::OPTIONS, "/tus/v1/uploads").send();
+    assert!(tokio::time::timeout(Duration::from_secs(5), answer).await.unwrap().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_checked_stored_and_known() {
+    let uploads = Uploads::start().await;
+    let client = uploads.of_box("box-01");
+    let content = vec![7u8; 300_000];
+    let sha256 = Sha256Hash::of(&content);
+    let upload = location(&uploads.create(&client, &content, sha256).await);
+    assert_eq!(location(&uploads.create(&client, &content, sha256).await), upload, "the same upload goes on");
+    let other = uploads.of_box("box-02");
+    assert_eq!(uploads.offset(&other, &upload).await.0, 404);
+    assert_eq!(uploads.patch(&other, &upload, 0, content.clone()).await, 404);
+    assert_eq!(uploads.patch(&client, &upload, 5, content.clone()).await, 409);
+    assert_eq!(uploads.patch(&client, &upload, 0, content[..100_000].to_vec()).await, 204);
+    assert_eq!(uploads.offset(&client, &upload).await, (200, Some(100_000)));
+    assert_eq!(uploads.patch(&client, &upload, 100_000, content.clone()).await, 413);
+    let (_, at) = uploads.offset(&client, &upload).await;
+    let at = at.unwrap() as usize;
+    assert_eq!(uploads.patch(&client, &upload, at, content[at..].to_vec()).await, 204);
+    let stored = uploads.hub.web.catalog.stored(&sha256).unwrap().unwrap();
+    assert_eq!((stored.bytes, stored.box_id.as_str()), (300_000, "box-01"));
+    assert_eq!(std::fs::read(uploads.hub.web.clips.path_of(&sha256)).unwrap(), content);
+    assert_eq!(std::fs::read_dir(uploads.hub.dir.path().join("uploads")).unwrap().count(), 0);
+    let known = uploads.create(&other, &content, sha256).await;
+    assert_eq!((known.status().as_u16(), header_number(&known, "upload-offset")), (201, Some(300_000)));
+
+    let wrong = location(&uploads.create(&client, b"right", Sha256Hash::of(b"right")).await);
+    assert_eq!(uploads.patch(&client, &wrong, 0, "wrong").await, 460);
+    assert_eq!(uploads.offset(&client, &wrong).await.0, 404);
+    let gone = location(&uploads.create(&client, b"gone", Sha256Hash::of(b"gone")).await);
+    assert_eq!(uploads.at(&client, Method::DELETE, &gone).send().await.unwrap().status(), 204);
+    assert_eq!(uploads.offset(&client, &gone).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_requests_of_boxes_are_refused() {
+    let uploads = Uploads::start().await;
+    let client = uploads.of_box("box-01");
+    let url = format!("{}/tus/v1/uploads", uploads.url);
+    let old = client.post(&url).header("tus-resumable", "0.2.0").send().await.unwrap();
+    assert_eq!((old.status().as_u16(), old.headers()["tus-version"].to_str().unwrap()), (412, "1.0.0"));
+    let post = |length: &'static str, metadata: &'static str| {
+        let request = uploads.at(&client, Method::POST, "/tus/v1/uploads").header("upload-length", length);
+        async move { request.header("upload-metadata", metadata).send().await.unwrap().status().as_u16() }
+    };
+    let good = "clip MDAwMDAwMDAtMDAwMC0wMDAwLTAwMDAtMDAwMDAwMDAwMDAw,kind Y2xpcA==,sha256 \
+        MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMA==";
+    let table = [
+        ("5", "", 400),
+        ("x", good, 400),
+        ("5", "clip eA==", 400),
+        ("1073741825", good, 413),
+        ("5", good, 201),
+    ];
+    for (length, metadata, status) in table {
+        assert_eq!(post(length, metadata).await, status, "{length} {metadata}");
+    }
+    assert_eq!(uploads.at(&client, Method::GET, "/tus/v1/uploads").send().await.unwrap().status(), 405);
+    assert_eq!(uploads.at(&client, Method::GET, "/api/v1/clips").send().await.unwrap().status(), 404);
+    for n in 0..crate::limits::UPLOADS_PER_BOX_MAX as u64 {
+        let made = uploads.create(&client, b"many", Sha256Hash::of(&n.to_be_bytes())).await;
+        let expected = if n + 1 < crate::limits::UPLOADS_PER_BOX_MAX as u64 { 201 } else { 429 };
+        assert_eq!(made.status(), expected, "{n}");
+    }
+    assert_eq!(uploads.hub.web.clips.clean(Duration::from_secs(3600)).await, 0);
+    assert_eq!(uploads.hub.web.clips.clean(Duration::ZERO).await, crate::limits::UPLOADS_PER_BOX_MAX);
+}
+
+/// A body that breaks off after `content`.
+fn torn(content: &[u8]) -> reqwest::Body {
+    let good = Ok(bytes::Bytes::copy_from_slice(content));
+    // The error must not overtake the bytes before it.
+    let bad = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Err(io::Error::other("the link broke"))
+    };
+    let parts: [BoxFuture<'static, io::Result<bytes::Bytes>>; 2] = [Box::pin(async { good }), Box::pin(bad)];
+    use futures_util::StreamExt;
+    reqwest::Body::wrap_stream(futures_util::stream::iter(parts).then(|part| part))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_after_a_cut_a_restart_and_a_full_journal() {
+    let mut uploads = Uploads::start().await;
+    let client = uploads.of_box("box-01");
+    let content: Vec<u8> = (0..200_000u32).map(|n| n as u8).collect();
+    let sha256 = Sha256Hash::of(&content);
+    let upload = location(&uploads.create(&client, &content, sha256).await);
+    assert_eq!(uploads.patch(&client, &upload, 0, torn(&content[..70_000])).await, 0);
+    let mut at = 0;
+    for _ in 0..100 {
+        at = uploads.offset(&client, &upload).await.1.unwrap();
+        if at == 70_000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(at, 70_000, "what came before the cut is kept");
+
+    // The hub starts anew on the same folder.
+    let (data, sink) = (uploads.hub.dir.path().to_owned(), uploads.hub.sink.clone());
+    let clips = Arc::new(ClipStore::open(&data, sink.clone(), HubMetrics::new()).unwrap());
+    uploads.serve(clips.clone()).await;
+    assert_eq!(uploads.offset(&client, &upload).await, (200, Some(70_000)));
+
+    // The journal takes nothing: the box must not hear that its clip is safe.
+    sink.fails.store(true, Ordering::Relaxed);
+    assert_eq!(uploads.patch(&client, &upload, 70_000, content[70_000..].to_vec()).await, 503);
+    assert_eq!(uploads.offset(&client, &upload).await.0, 503);
+    sink.fails.store(false, Ordering::Relaxed);
+    assert_eq!(uploads.offset(&client, &upload).await, (200, Some(200_000)));
+    assert!(uploads.hub.web.catalog.stored(&sha256).unwrap().is_some());
+    assert_eq!(std::fs::read(clips.path_of(&sha256)).unwrap(), content);
+}

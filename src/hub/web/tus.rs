@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{ConnectInfo, MatchedPath, Path, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -13,13 +13,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
 use uuid::Uuid;
 
 use super::boxes::BoxPeer;
 use super::{Problem, not_found, wrong_method};
 use crate::hub::clips::{ClipStore, Declared, Progress};
 use crate::hub::metrics::HubMetrics;
-use crate::limits::CLIP_BYTES_MAX;
+use crate::limits::{CLIP_BYTES_MAX, UPLOAD_IDLE_MAX, UPLOAD_PART_BYTES_MAX};
 
 const UPLOADS: &str = "/tus/v1/uploads";
 const TUS_VERSION: &str = "1.0.0";
@@ -108,8 +109,29 @@ async fn append(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     let offset = number(&headers, &UPLOAD_OFFSET)?;
-    let progress = clips.append(&peer.box_id, upload_id(&id)?, offset, body.into_data_stream()).await?;
-    Ok((StatusCode::NO_CONTENT, offsets(progress)).into_response())
+    let mut body = body.into_data_stream();
+    match clips.append(&peer.box_id, upload_id(&id)?, offset, &mut body).await {
+        Ok(progress) => Ok((StatusCode::NO_CONTENT, offsets(progress)).into_response()),
+        Err(error) => {
+            swallow(&mut body).await;
+            Err(error.into())
+        }
+    }
+}
+
+/// Reads what is still on its way, up to one part: a box that is still sending when the connection closes
+/// would see a broken link instead of the answer.
+async fn swallow(body: &mut BodyDataStream) {
+    let mut left = UPLOAD_PART_BYTES_MAX;
+    let rest = async {
+        while let Some(Ok(chunk)) = body.next().await
+            && left > chunk.len()
+        {
+            left -= chunk.len();
+        }
+    };
+    // Nothing is lost if it takes too long: the part is refused anyway.
+    let _ = tokio::time::timeout(UPLOAD_IDLE_MAX, rest).await;
 }
 
 async fn terminate(

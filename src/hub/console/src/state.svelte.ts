@@ -37,7 +37,7 @@ const LINK_MARGIN_MS = 60_000;
 
 /** How a camera did in the range asked for: a colour, a shape and a word each. */
 export type CameraState = 'full' | 'partly' | 'none' | 'unreachable' | 'unasked';
-export const STATE_SHAPE: Record<CameraState, string> = { full: '●', partly: '◐', none: '○', unreachable: '✕', unasked: '·' };
+export const STATE_SHAPE: Record<CameraState, string> = { full: '●', partly: '◐', none: '○', unreachable: '✕', unasked: '◇' };
 
 export type LampState = 'lit' | 'dark' | 'fault' | 'unknown';
 

@@ -26,6 +26,8 @@ export const RADII_M = [50, 100, 200, 500];
 const DEFAULT_RADIUS_M = 200;
 const DEFAULT_LAST_S = 3600;
 const PAGE_CLIPS = 100;
+/** Fetched without being asked, page by page; the rest waits for a button. */
+const MOST_UNASKED_CLIPS = 500;
 const MOST_CLIPS = 2000;
 const POLL_MS = 5000;
 const LAMP_POLL_MS = 20_000;
@@ -35,7 +37,7 @@ const LINK_MARGIN_MS = 60_000;
 
 /** How a camera did in the range asked for: a colour, a shape and a word each. */
 export type CameraState = 'full' | 'partly' | 'none' | 'unreachable' | 'unasked';
-export const STATE_SHAPE: Record<CameraState, string> = { full: '●', partly: '◐', none: '○', unreachable: '✕', unasked: '·' };
+export const STATE_SHAPE: Record<CameraState, string> = { full: '●', partly: '◐', none: '○', unreachable: '✕', unasked: '◇' };
 
 export type LampState = 'lit' | 'dark' | 'fault' | 'unknown';
 
@@ -87,6 +89,13 @@ class Console {
 
   /** Live: the range reaches the present, so there is more to come. */
   readonly live = $derived(this.range !== undefined && (this.range.last_s !== undefined || this.range.to > this.now));
+
+  /** The part of the range whose clips have not been fetched: nothing may be concluded from its emptiness. */
+  readonly unloaded = $derived.by<{ from: Date; to: Date } | undefined>(() => {
+    const last = this.clips[this.clips.length - 1];
+    if (!this.next || !this.answered || !last) return undefined;
+    return this.order === 'newest' ? { from: this.answered.from, to: new Date(last.start) } : { from: new Date(last.end), to: this.answered.to };
+  });
 
   readonly cameras = $derived((this.places?.devices ?? []).filter((d) => d.kind === 'camera'));
   readonly cameraStates = $derived(new Map(this.coverage.map((c) => [c.device.id, cameraState(c)])));
@@ -241,6 +250,7 @@ class Console {
       this.updated = new Date();
       this.problem = undefined;
       await this.findLinked(pending.signal);
+      while (!quiet && this.next && this.clips.length < MOST_UNASKED_CLIPS) await this.page(pending.signal);
     } catch (error) {
       if (!pending.signal.aborted) this.problem = asHubError(error);
     } finally {
@@ -257,14 +267,19 @@ class Console {
     const pending = (this.pending = new AbortController());
     this.searching = true;
     try {
-      const answer = await fetchClips({ ...this.toQuestion(), page: this.next }, this.purpose, pending.signal);
-      this.clips = this.merge(this.clips, answer.clips);
-      this.next = answer.next;
+      await this.page(pending.signal);
     } catch (error) {
       if (!pending.signal.aborted) this.problem = asHubError(error);
     } finally {
       if (this.pending === pending) this.searching = false;
     }
+  }
+
+  private async page(signal: AbortSignal): Promise<void> {
+    if (!this.next) return;
+    const answer = await fetchClips({ ...this.toQuestion(), page: this.next }, this.purpose, signal);
+    this.clips = this.merge(this.clips, answer.clips);
+    this.next = answer.next;
   }
 
   private merge(a: Clip[], b: Clip[]): Clip[] {

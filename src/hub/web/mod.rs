@@ -12,7 +12,7 @@ mod tus;
 mod video;
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -125,8 +125,6 @@ async fn drain(serve: impl Future<Output = io::Result<()>>, shutdown: Cancellati
         () = deadline => Ok(()),
     }
 }
-
-use std::future::IntoFuture;
 
 async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such resource")

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 fn main() {
     camnet::tls::install_crypto();
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = |names: &[&str]| only.is_empty() || names.iter().any(|n| only.iter().any(|o| n.contains(o.as_str())));
+    let wanted =
+        |names: &[&str]| only.is_empty() || names.iter().any(|n| only.iter().any(|o| n.contains(o.as_str())));
     let path = root().join("target/bench.jsonl");
     let mut out = Figures { file: std::fs::File::create(&path).expect("target/ exists") };
     if wanted(&["demo.ready_s"]) {
@@ -40,9 +41,20 @@ struct Figures {
 
 impl Figures {
     #[allow(clippy::too_many_arguments)]
-    fn add(&mut self, name: &str, value: f64, unit: &str, aim: Option<f64>, better: &str, baseline: Value, n: usize) {
+    fn add(
+        &mut self,
+        name: &str,
+        value: f64,
+        unit: &str,
+        aim: Option<f64>,
+        better: &str,
+        baseline: Value,
+        n: usize,
+    ) {
         let value = (value * 1000.0).round() / 1000.0;
-        println!("{name:<36} {value:>10} {unit:<10} aim {aim:?} ({better} is better)  baseline {baseline}  n {n}");
+        println!(
+            "{name:<36} {value:>10} {unit:<10} aim {aim:?} ({better} is better)  baseline {baseline}  n {n}"
+        );
         let line = json!({
             "name": name, "value": value, "unit": unit, "aim": aim, "better": better, "baseline": baseline, "n": n,
         });
@@ -56,7 +68,8 @@ fn root() -> &'static Path {
 
 /// The same build that `make demo` and the tests use.
 fn binary() -> PathBuf {
-    let status = Command::new("cargo").args(["build", "--locked", "-q"]).current_dir(root()).status().expect("cargo");
+    let status =
+        Command::new("cargo").args(["build", "--locked", "-q"]).current_dir(root()).status().expect("cargo");
     assert!(status.success());
     root().join("target/debug/camnet")
 }
@@ -168,8 +181,17 @@ async fn motion_to_searchable(out: &mut Figures) {
     let n = latencies.len();
     assert!(n >= 10, "only {n} motion events were seen");
     let mut sync = fdatasync_ms(dir.path());
-    let baseline = json!({ "name": "one bare fdatasync of 500 bytes, p50 of the same run", "value": median(&mut sync) });
-    out.add("e2e.motion_to_searchable_ms_p50", median(&mut latencies), "ms", Some(250.0), "lower", baseline.clone(), n);
+    let baseline =
+        json!({ "name": "one bare fdatasync of 500 bytes, p50 of the same run", "value": median(&mut sync) });
+    out.add(
+        "e2e.motion_to_searchable_ms_p50",
+        median(&mut latencies),
+        "ms",
+        Some(250.0),
+        "lower",
+        baseline.clone(),
+        n,
+    );
     let p99 = percentile(&mut latencies, 0.99);
     out.add("e2e.motion_to_searchable_ms_p99", p99, "ms", Some(1000.0), "lower", baseline, n);
 }

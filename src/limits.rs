@@ -126,10 +126,6 @@ pub const COVERAGE_REPEAT_MAX: usize = 8;
 /// How long one step of opening a camera's connection may take.
 pub const CAMERA_CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Longest that a lamp cabinet may take to accept a connection, and to answer one question.
-pub const MODBUS_CONNECT_MAX: Duration = Duration::from_secs(5);
-pub const MODBUS_ANSWER_MAX: Duration = Duration::from_secs(3);
-
 // --- hub ---
 /// Events in one durable commit of the hub.
 pub const COMMIT_EVENTS_MAX: usize = 2000;

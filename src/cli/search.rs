@@ -83,11 +83,16 @@ async fn ask(client: &reqwest::Client, args: &SearchArgs, question: &Value) -> a
     if !args.purpose.is_empty() {
         request = request.header("camnet-purpose", &args.purpose);
     }
-    let response = request.send().await.with_context(|| format!("no hub answers at {}; is it running?", args.hub))?;
+    let response =
+        request.send().await.with_context(|| format!("no hub answers at {}; is it running?", args.hub))?;
     let status = response.status();
     let body: Value = response.json().await.with_context(|| format!("{url} did not answer with JSON"))?;
     if !status.is_success() {
-        bail!("{}: {}", body["title"].as_str().unwrap_or(status.as_str()), body["detail"].as_str().unwrap_or(""));
+        bail!(
+            "{}: {}",
+            body["title"].as_str().unwrap_or(status.as_str()),
+            body["detail"].as_str().unwrap_or("")
+        );
     }
     Ok(body)
 }
@@ -127,7 +132,9 @@ fn parse_time(text: &str, now: Timestamp) -> anyhow::Result<Timestamp> {
     if let Ok(ago) = text.parse::<SignedDuration>() {
         return Ok(now.checked_sub(ago.abs())?);
     }
-    bail!("{text:?} is not a time: write 2026-11-20T22:15:00Z, \"2026-11-20 22:15\" (Vietnam time) or 15m (ago)")
+    bail!(
+        "{text:?} is not a time: write 2026-11-20T22:15:00Z, \"2026-11-20 22:15\" (Vietnam time) or 15m (ago)"
+    )
 }
 
 /// One line per clip, then what the cameras did not record and why.
@@ -135,14 +142,19 @@ fn table(pages: &[Value]) -> anyhow::Result<String> {
     let mut text = String::new();
     let clips: Vec<&Value> = pages.iter().filter_map(|page| page["clips"].as_array()).flatten().collect();
     if !clips.is_empty() {
-        text += &format!("{:<19}  {:>6}  {:<26} {:>7}  {:<7} {}\n", "time (UTC+7)", "length", "camera", "metres", "where", "clip");
+        text += &format!(
+            "{:<19}  {:>6}  {:<26} {:>7}  {:<7} {}\n",
+            "time (UTC+7)", "length", "camera", "metres", "where", "clip"
+        );
     }
     for clip in &clips {
         let start = clip["start"].as_str().unwrap_or_default();
-        let length = match (start.parse::<Timestamp>(), clip["end"].as_str().unwrap_or_default().parse::<Timestamp>()) {
-            (Ok(start), Ok(end)) => format!("{:.0} s", end.duration_since(start).as_secs_f64()),
-            _ => String::new(),
-        };
+        let length =
+            match (start.parse::<Timestamp>(), clip["end"].as_str().unwrap_or_default().parse::<Timestamp>())
+            {
+                (Ok(start), Ok(end)) => format!("{:.0} s", end.duration_since(start).as_secs_f64()),
+                _ => String::new(),
+            };
         let unsure = if clip["clock"]["sync"] == "synced" { "" } else { "~" };
         text += &format!(
             "{:<19}{unsure:<1} {length:>6}  {:<26} {:>7}  {:<7} {}\n",
@@ -172,7 +184,8 @@ fn gaps_by_cause(spans: &Value) -> Vec<String> {
     let mut causes: Vec<(String, f64)> = Vec::new();
     for span in spans.as_array().map(Vec::as_slice).unwrap_or_default() {
         let Some(cause) = span["cause"].as_str() else { continue };
-        let ends = [&span["start"], &span["end"]].map(|t| t.as_str().unwrap_or_default().parse::<Timestamp>());
+        let ends =
+            [&span["start"], &span["end"]].map(|t| t.as_str().unwrap_or_default().parse::<Timestamp>());
         let [Ok(start), Ok(end)] = ends else { continue };
         let seconds = end.duration_since(start).as_secs_f64();
         match causes.iter_mut().find(|(known, _)| known == cause) {

@@ -154,7 +154,8 @@ impl World {
         let rtsp = RtspServer::start(0, None)?;
         let sources = sources(args, dir, &rtsp)?;
         progress(&format!("cameras: {} on RTSP", sources.len()));
-        let cabinet = Cabinet::start(0, vec![Circuit::new(LAMPS_PER_CIRCUIT, LAMP_POWER_W); CIRCUITS]).await?;
+        let cabinet =
+            Cabinet::start(0, vec![Circuit::new(LAMPS_PER_CIRCUIT, LAMP_POWER_W); CIRCUITS]).await?;
         progress(&format!("lighting cabinet: Modbus TCP on {}", cabinet.address()));
 
         let registry = registry_for(sources.len())?;
@@ -190,7 +191,13 @@ impl World {
         let stop = world.hub_stop.clone();
         world.hub.spawn(async move { ("the hub".to_owned(), hub.run(stop).await) });
         let broker = addresses.broker.context("the demo's hub has its own broker")?;
-        for config in box_configs(dir, sources, &cabinet, &format!("localhost:{}", broker.port()), addresses.boxes.port())? {
+        for config in box_configs(
+            dir,
+            sources,
+            &cabinet,
+            &format!("localhost:{}", broker.port()),
+            addresses.boxes.port(),
+        )? {
             std::fs::write(dir.join(format!("{}.toml", config.box_id)), toml::to_string(&config)?)?;
             let (name, stop) = (format!("box {}", config.box_id), world.sources_stop.clone());
             let edge = Edge::build(config)?;
@@ -267,7 +274,9 @@ impl Officer {
                     progress("some cameras do not deliver; the console says which");
                     return Ok(());
                 }
-                bail!("no camera delivered a picture within {READY_WITHIN:?}; see camnet.log in the demo's folder");
+                bail!(
+                    "no camera delivered a picture within {READY_WITHIN:?}; see camnet.log in the demo's folder"
+                );
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -280,15 +289,18 @@ impl Officer {
         let answer = async { self.client.get(url).send().await?.json::<Value>().await };
         let Ok(answer) = answer.await else { return 0 };
         let cameras = answer["coverage"].as_array().cloned().unwrap_or_default();
-        let is_recording =
-            |camera: &&Value| camera["spans"].as_array().is_some_and(|s| s.iter().any(|s| s["state"] == "recorded"));
+        let is_recording = |camera: &&Value| {
+            camera["spans"].as_array().is_some_and(|s| s.iter().any(|s| s["state"] == "recorded"))
+        };
         cameras.iter().filter(is_recording).count()
     }
 }
 
 /// The program's name as a shell finds it: `camnet` if that is this very file, else its path.
 fn command_name() -> String {
-    let Ok(own) = std::env::current_exe().and_then(|path| path.canonicalize()) else { return "camnet".into() };
+    let Ok(own) = std::env::current_exe().and_then(|path| path.canonicalize()) else {
+        return "camnet".into();
+    };
     let on_path = std::env::var_os("PATH").is_some_and(|path| {
         let first = std::env::split_paths(&path).map(|dir| dir.join("camnet")).find(|file| file.is_file());
         first.and_then(|file| file.canonicalize().ok()).is_some_and(|file| file == own)
@@ -347,7 +359,8 @@ fn split_credentials(camera: &mut CameraConfig, address: &str, dir: &Path) -> an
     };
     let (user, password) = login.split_once(':').unwrap_or((login, ""));
     let file = dir.join(format!("{}.password", camera.id));
-    let mut secret = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&file)?;
+    let mut secret =
+        std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&file)?;
     secret.write_all(password.as_bytes())?;
     camera.url = format!("rtsp://{host}");
     camera.user = Some(user.to_owned());
@@ -357,7 +370,8 @@ fn split_credentials(camera: &mut CameraConfig, address: &str, dir: &Path) -> an
 
 /// The ward of config/ward.toml, with its first cameras on the demo's two boxes.
 fn registry_for(live: usize) -> anyhow::Result<RegistryFile> {
-    let mut registry = RegistryFile::parse(Path::new("config/ward.toml"), include_str!("../../config/ward.toml"))?;
+    let mut registry =
+        RegistryFile::parse(Path::new("config/ward.toml"), include_str!("../../config/ward.toml"))?;
     let cameras = registry.devices.iter_mut().filter(|device| device.id.as_str().starts_with("cam-"));
     for (n, device) in cameras.enumerate().take(live.max(2) + 1) {
         device.box_id = BoxId::new(CAMERA_BOXES[n.min(1)])?;
@@ -465,7 +479,8 @@ struct Folder {
 impl Folder {
     fn make(wanted: Option<PathBuf>) -> anyhow::Result<Self> {
         let is_temporary = wanted.is_none();
-        let path = wanted.unwrap_or_else(|| std::env::temp_dir().join(format!("camnet-demo-{}", uuid::Uuid::now_v7())));
+        let path = wanted
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("camnet-demo-{}", uuid::Uuid::now_v7())));
         if path.join("ca.key").exists() {
             bail!("{} already holds a demo; name another folder or remove it", path.display());
         }
@@ -486,8 +501,12 @@ impl Drop for Folder {
 /// The parts' logs go to a file: the terminal is for the demo's own words.
 fn log_to(file: &Path) -> anyhow::Result<()> {
     let log = std::fs::File::create(file)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::try_from_env("CAMNET_LOG")
-            .unwrap_or_else(|_| "warn,camnet=info".into())).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("CAMNET_LOG")
+                .unwrap_or_else(|_| "warn,camnet=info".into()),
+        )
+        .with_ansi(false);
     // It fails only where logging was set up before.
     let _ = builder.with_writer(std::sync::Mutex::new(log)).try_init();
     Ok(())

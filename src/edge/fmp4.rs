@@ -525,7 +525,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_torn_fragment_is_not_taken() {
-        let whole = fragment(1, &samples(&[0, 10, 20]), None, 0, WallClock { time: Time::UNIX_EPOCH, camera: false }).bytes;
+        let whole =
+            fragment(1, &samples(&[0, 10, 20]), None, 0, WallClock { time: Time::UNIX_EPOCH, camera: false })
+                .bytes;
         for cut in 0..whole.len() {
             assert!(find_fragment(&whole[..cut]).is_err(), "{cut} bytes");
         }
@@ -550,7 +552,9 @@ pub(crate) mod tests {
 
     #[test]
     fn ntp_times_round_trip_to_the_nanosecond() {
-        for text in ["1970-01-01T00:00:00Z", "2026-11-21T19:44:32.999999999Z", "2040-02-29T01:02:03.000000001Z"] {
+        for text in
+            ["1970-01-01T00:00:00Z", "2026-11-21T19:44:32.999999999Z", "2040-02-29T01:02:03.000000001Z"]
+        {
             let time: Time = text.parse().unwrap();
             assert_eq!(from_ntp(to_ntp(time)), Some(time), "{text}");
         }

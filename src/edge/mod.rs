@@ -18,8 +18,8 @@ pub mod lamp;
 pub mod motion;
 pub mod outbox;
 pub mod ring;
-pub mod upload;
 pub mod uplink;
+pub mod upload;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ impl Edge {
         let outbox_stop = CancellationToken::new();
         let link_stop = CancellationToken::new();
 
-        let (link, link_events, link_task) = mqtt::start(link_config(&config, tls.clone()), link_stop.clone());
+        let (link, link_events, link_task) =
+            mqtt::start(link_config(&config, tls.clone()), link_stop.clone());
         let uplink = Uplink {
             box_id: config.box_id.clone(),
             store,

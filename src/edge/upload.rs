@@ -205,7 +205,8 @@ impl Uploader {
 
     async fn create(&self, upload: &Upload<'_>, progress: &mut Progress) -> Result<(Url, u64), UploadError> {
         const STEP: &str = "creation";
-        let url = self.base_url.join(UPLOADS).map_err(|_| UploadError::Header { step: STEP, header: "URL" })?;
+        let url =
+            self.base_url.join(UPLOADS).map_err(|_| UploadError::Header { step: STEP, header: "URL" })?;
         let request = self
             .request(Method::POST, url.clone())
             .header("Upload-Length", upload.bytes)

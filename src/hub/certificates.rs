@@ -124,7 +124,7 @@ fn check_is_ours(path: &Path) -> Result<(), CertificateError> {
     Ok(())
 }
 
-/// Every address of a listener's certificate as rcgen wants it: host names and IP addresses as text.
+/// `alternatives` are host names and IP addresses, as text.
 fn new_params(name: &str, alternatives: &[String]) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::new(alternatives.to_vec()).map_err(|e| name_error(name, e))?;
     params.distinguished_name.remove(DnType::CommonName);

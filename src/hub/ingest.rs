@@ -24,8 +24,8 @@ use crate::model::{BoxId, DeviceId, Epoch, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
 use crate::wire::{self, Command, Decoded, Refusal, RefusalReason, Topic, TopicKind};
 
-/// Answers whether a box may speak for a device.
-pub type SpeaksFor = Arc<dyn Fn(&BoxId, &DeviceId, Time) -> bool + Send + Sync>;
+/// Answers whether a box may speak for a device: now, or about a time when the device was its own.
+pub type SpeaksFor = Arc<dyn Fn(&BoxId, &DeviceId) -> bool + Send + Sync>;
 
 /// What waits for the ingest thread.
 enum Work {
@@ -135,7 +135,8 @@ pub fn start(
         .name("indexer".into())
         .spawn(move || indexer.run(batch_queue, &index_failures))?;
     let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
-    let worker = Worker { truth, speaks_for, link, batches, status, counters, asked_for_epoch: HashMap::new() };
+    let worker =
+        Worker { truth, speaks_for, link, batches, status, counters, asked_for_epoch: HashMap::new() };
     let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
     Ok(Ingest { handle: TruthHandle { work }, threads: Threads(vec![ingest_thread, index_thread]) })
 }
@@ -254,7 +255,7 @@ impl Worker {
             let refusal = match decoded {
                 Decoded::Event { event, json } => {
                     let device = event.source.device.as_ref();
-                    let is_known = device.is_none_or(|device| (self.speaks_for)(box_id, device, received));
+                    let is_known = device.is_none_or(|device| (self.speaks_for)(box_id, device));
                     if is_known {
                         let place = (box_id.clone(), event.epoch);
                         let record =

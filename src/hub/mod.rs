@@ -141,8 +141,19 @@ impl Hub {
 
     /// Serves until `shutdown`, then drains: first the link to the boxes, then the listeners, then the journal.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { truth, catalog, registry, gate, metrics, data_dir, officers, boxes, boxes_tls, broker_tls, broker } =
-            self;
+        let Self {
+            truth,
+            catalog,
+            registry,
+            gate,
+            metrics,
+            data_dir,
+            officers,
+            boxes,
+            boxes_tls,
+            broker_tls,
+            broker,
+        } = self;
         let link_stop = CancellationToken::new();
         let listeners_stop = CancellationToken::new();
         let broker_stop = CancellationToken::new();
@@ -152,16 +163,18 @@ impl Hub {
         let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
         let speaks_for = {
             let registry = registry.clone();
-            Arc::new(move |box_id: &BoxId, device: &DeviceId, time: Time| {
-                registry.history().speaks_for(box_id, device, time)
+            Arc::new(move |box_id: &BoxId, device: &DeviceId| {
+                registry.history().ever_spoke_for(box_id, device)
             })
         };
         let status = Arc::new(HubStatus::default());
         let ingest = {
             let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
                 (catalog.clone(), status.clone(), metrics.registry().clone());
-            tokio::task::spawn_blocking(move || ingest::start(truth, catalog, speaks_for, link, status, &metrics))
-                .await??
+            tokio::task::spawn_blocking(move || {
+                ingest::start(truth, catalog, speaks_for, link, status, &metrics)
+            })
+            .await??
         };
         let Ingest { handle, threads } = ingest;
         let clips = {
@@ -196,7 +209,8 @@ impl Hub {
         let _ = tokio::time::timeout(DRAIN_MAX, link_forward).await;
         listeners_stop.cancel();
         broker_stop.cancel();
-        let drained = tokio::time::timeout(2 * DRAIN_MAX, async { while tasks.join_next().await.is_some() {} });
+        let drained =
+            tokio::time::timeout(2 * DRAIN_MAX, async { while tasks.join_next().await.is_some() {} });
         if drained.await.is_err() {
             tracing::warn!("a listener did not stop in time");
             tasks.abort_all();
@@ -236,13 +250,20 @@ impl Stores {
         if recovery != Default::default() {
             tracing::warn!(?recovery, "the journal was not closed cleanly");
         }
-        let (catalog, opened) = Embedded::open(&data_dir.join("index"), truth.next()).context("the hub's index")?;
+        let (catalog, opened) =
+            Embedded::open(&data_dir.join("index"), truth.next()).context("the hub's index")?;
         tracing::info!(?opened, records = truth.next(), "journal and index open");
         let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
         let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
         tracing::info!(changes, file = %config.registry.display(), "registry imported");
         let gate = Gate::open(&data_dir.join("access"), &[ACTOR]).context("the access log")?;
-        Ok(Self { truth, catalog: Arc::new(catalog), registry: Arc::new(registry), gate: Arc::new(gate), data_dir })
+        Ok(Self {
+            truth,
+            catalog: Arc::new(catalog),
+            registry: Arc::new(registry),
+            gate: Arc::new(gate),
+            data_dir,
+        })
     }
 }
 
@@ -272,8 +293,11 @@ async fn open_broker(config: &BrokerConfig) -> anyhow::Result<(BrokerSide, Arc<r
     match config {
         #[cfg(feature = "broker")]
         BrokerConfig::Embedded(config) => {
-            let server =
-                Identity { ca: config.ca.clone(), certificate: config.certificate.clone(), key: config.key.clone() };
+            let server = Identity {
+                ca: config.ca.clone(),
+                certificate: config.certificate.clone(),
+                key: config.key.clone(),
+            };
             let broker = crate::broker::Broker::bind(config.listen, &server).await?;
             let client = Identity {
                 ca: config.ca.clone(),
@@ -327,7 +351,9 @@ fn link_config(address: String, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
         address,
         client_id: HUB_NAME.to_owned(),
         tls: Some(tls),
-        subscriptions: [TopicKind::Event, TopicKind::Status, TopicKind::Result].map(TopicKind::of_all_boxes).into(),
+        subscriptions: [TopicKind::Event, TopicKind::Status, TopicKind::Result]
+            .map(TopicKind::of_all_boxes)
+            .into(),
         will: None,
         inflight_max: MQTT_INFLIGHT_MAX,
         session_keep: Some(SESSION_KEEP),
@@ -355,21 +381,28 @@ pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()>
             println!("{}: certificate and key for box {box_id}", dir.join(format!("{box_id}.pem")).display());
         }
         if boxes.is_empty() {
-            anyhow::bail!("{} has a CA already; name boxes with --box to make their certificates", dir.display());
+            anyhow::bail!(
+                "{} has a CA already; name boxes with --box to make their certificates",
+                dir.display()
+            );
         }
         return Ok(());
     }
     make_certificates(dir, names, boxes)?;
-    for (name, content) in
-        [("hub.toml", include_str!("../../config/hub.toml")), ("ward.toml", include_str!("../../config/ward.toml"))]
-    {
+    for (name, content) in [
+        ("hub.toml", include_str!("../../config/hub.toml")),
+        ("ward.toml", include_str!("../../config/ward.toml")),
+    ] {
         let path = dir.join(name);
         if !path.exists() {
             std::fs::write(&path, content).with_context(|| format!("{}", path.display()))?;
         }
     }
     println!("{}: CA, certificates, hub.toml, ward.toml", dir.display());
-    println!("next: describe your ward in ward.toml, then camnet hub --config {}", dir.join("hub.toml").display());
+    println!(
+        "next: describe your ward in ward.toml, then camnet hub --config {}",
+        dir.join("hub.toml").display()
+    );
     Ok(())
 }
 

@@ -77,8 +77,12 @@ fn check_ring(world: &HubWorld) {
     for entry in std::fs::read_dir(ring).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "mp4") {
-            let output =
-                Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&path).args(["-f", "null", "-"]).output().unwrap();
+            let output = Command::new("ffmpeg")
+                .args(["-v", "warning", "-i"])
+                .arg(&path)
+                .args(["-f", "null", "-"])
+                .output()
+                .unwrap();
             assert!(output.status.success(), "{}", path.display());
             assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", path.display());
             played += 1;
@@ -96,8 +100,10 @@ async fn killing_the_box_and_the_hub_loses_nothing() {
     let began = Timestamp::now();
     let hub = world.start().await;
     let edge = world.start_box("box-01");
-    wait_for("a first clip", Duration::from_secs(60), || async { (!clips(&world, began).await.is_empty()).then_some(()) })
-        .await;
+    wait_for("a first clip", Duration::from_secs(60), || async {
+        (!clips(&world, began).await.is_empty()).then_some(())
+    })
+    .await;
 
     edge.kill9();
     let edge = world.start_box("box-01");
@@ -144,8 +150,12 @@ fn check_ring_once_closed(world: &HubWorld) {
     segments.pop();
     assert!(!segments.is_empty(), "the killed run left a segment");
     for path in segments {
-        let output =
-            Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&path).args(["-f", "null", "-"]).output().unwrap();
+        let output = Command::new("ffmpeg")
+            .args(["-v", "warning", "-i"])
+            .arg(&path)
+            .args(["-f", "null", "-"])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", path.display());
     }
 }
@@ -163,7 +173,8 @@ fn start_mosquitto(world: &HubWorld) -> Process {
     std::fs::copy(root().join("deploy/mosquitto.acl"), world.dir.join("mosquitto.acl")).unwrap();
     let config = world.dir.join("mosquitto.conf");
     std::fs::write(&config, text).unwrap();
-    let mosquitto = if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
+    let mosquitto =
+        if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
     Process::start(&world.dir, "mosquitto", Command::new(mosquitto).arg("-c").arg(config))
 }
 
@@ -177,8 +188,10 @@ async fn mosquitto_serves_as_well_and_may_forget_everything() {
     let began = Timestamp::now();
     let hub = world.start().await;
     let edge = world.start_box("box-01");
-    wait_for("a first clip", Duration::from_secs(60), || async { (!clips(&world, began).await.is_empty()).then_some(()) })
-        .await;
+    wait_for("a first clip", Duration::from_secs(60), || async {
+        (!clips(&world, began).await.is_empty()).then_some(())
+    })
+    .await;
 
     // The broker dies with what it had in memory; box and hub find each other again.
     broker.kill9();
@@ -211,7 +224,20 @@ async fn mosquitto_serves_as_well_and_may_forget_everything() {
 fn publish_as(world: &HubWorld, box_id: &str, topic: &str, body: &str) {
     let file = |name: String| world.dir.join(name);
     run(Command::new("mosquitto_pub")
-        .args(["-V", "5", "-h", "127.0.0.1", "-p", &world.mqtt.to_string(), "-q", "1", "-t", topic, "-m", body])
+        .args([
+            "-V",
+            "5",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &world.mqtt.to_string(),
+            "-q",
+            "1",
+            "-t",
+            topic,
+            "-m",
+            body,
+        ])
         .arg("--cafile")
         .arg(file("ca.pem".into()))
         .arg("--cert")

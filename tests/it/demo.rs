@@ -105,7 +105,9 @@ fn a_taken_port_is_named() {
 #[test]
 fn an_officer_finds_and_plays_a_clip_in_the_browser() {
     if !Path::new("/usr/bin/chromium").exists() {
-        panic!("/usr/bin/chromium is missing; deploy/install-deps.sh test installs it (Ubuntu's snap does not do)");
+        panic!(
+            "/usr/bin/chromium is missing; deploy/install-deps.sh test installs it (Ubuntu's snap does not do)"
+        );
     }
     let demo = Demo::start(free_port(), &[]);
     demo.search_finds(Duration::from_secs(60));
@@ -133,7 +135,9 @@ fn readme_commands_are_known_and_work() {
         match command.as_str() {
             // Run by CI itself, by the tests above through the same program, or by `make check`.
             "git clone <this repository> camnet && cd camnet" | "make demo" | "make test" | "make check" => {}
-            r#"make demo VIDEO="a.mp4 b.mp4""# => check_make(&command, "camnet demo --video \"a.mp4\" --video \"b.mp4\""),
+            r#"make demo VIDEO="a.mp4 b.mp4""# => {
+                check_make(&command, "camnet demo --video \"a.mp4\" --video \"b.mp4\"")
+            }
             c if c.starts_with("make demo RTSP=") => check_make(c, "--rtsp \"rtsp://192.0.2.10/stream1\""),
             "make build" => check_make("make build", "build --release"),
             "make bench" => check_make("make bench", "--bench figures"),
@@ -173,6 +177,7 @@ fn shell_lines(readme: &str) -> Vec<String> {
 
 /// What make would run.
 fn check_make(command: &str, expected: &str) {
-    let dry = run(Command::new("sh").args(["-c", &command.replacen("make", "make -n", 1)]).current_dir(root()));
+    let dry =
+        run(Command::new("sh").args(["-c", &command.replacen("make", "make -n", 1)]).current_dir(root()));
     assert!(dry.contains(expected), "{command} runs:\n{dry}");
 }

@@ -56,7 +56,19 @@ fn with_still_spans(dir: &Path, source: &Path) -> PathBuf {
     run(Command::new("ffmpeg")
         .args(["-v", "error", "-y", "-t", "20", "-i"])
         .arg(source)
-        .args(["-an", "-vf", &filter, "-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "20"])
+        .args([
+            "-an",
+            "-vf",
+            &filter,
+            "-c:v",
+            "libx264",
+            "-preset",
+            "veryfast",
+            "-tune",
+            "zerolatency",
+            "-g",
+            "20",
+        ])
         .args(["-b:v", "1500k"])
         .arg(&out));
     out
@@ -112,7 +124,8 @@ async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
 
     let elsewhere = world.get(&format!("/api/v1/clips?from={began}&lat=21.03&lon=105.85&radius_m=500")).await;
     assert_eq!(elsewhere["clips"].as_array().unwrap().len(), 0, "no camera stands in Hà Nội");
-    let before = world.get("/api/v1/clips?from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z&device=cam-01").await;
+    let before =
+        world.get("/api/v1/clips?from=2026-01-01T00:00:00Z&to=2026-01-01T01:00:00Z&device=cam-01").await;
     assert_eq!(before["clips"].as_array().unwrap().len(), 0, "nothing was recorded then");
     for process in boxes {
         process.stop();
@@ -153,13 +166,23 @@ async fn check_bits(world: &HubWorld, dir: &Path, clips: &[Value], source: &Path
         let stored = nal_units(&annex_b(&file));
         assert!(stored.len() > 10, "{id}: {} NAL units", stored.len());
         let found = original.windows(stored.len()).any(|window| window == stored);
-        assert!(found, "{id}: its {} NAL units do not stand in {} as they are", stored.len(), source.display());
+        assert!(
+            found,
+            "{id}: its {} NAL units do not stand in {} as they are",
+            stored.len(),
+            source.display()
+        );
 
-        let probe = Command::new("ffprobe").args(["-v", "warning", "-show_streams"]).arg(&file).output().unwrap();
+        let probe =
+            Command::new("ffprobe").args(["-v", "warning", "-show_streams"]).arg(&file).output().unwrap();
         assert!(probe.status.success());
         assert_eq!(String::from_utf8_lossy(&probe.stderr), "", "ffprobe warns about {id}");
-        let decode =
-            Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&file).args(["-f", "null", "-"]).output().unwrap();
+        let decode = Command::new("ffmpeg")
+            .args(["-v", "warning", "-i"])
+            .arg(&file)
+            .args(["-f", "null", "-"])
+            .output()
+            .unwrap();
         assert_eq!(String::from_utf8_lossy(&decode.stderr), "", "ffmpeg warns about {id}");
 
         let still = world.bytes(clip["links"]["thumbnail"].as_str().unwrap()).await;

@@ -183,8 +183,11 @@ impl HubWorld {
 
     /// Starts the hub and waits until it is ready.
     pub async fn start(&self) -> Process {
-        let process =
-            Process::start(&self.dir, "hub", camnet().args(["hub", "--config"]).arg(self.dir.join("hub.toml")));
+        let process = Process::start(
+            &self.dir,
+            "hub",
+            camnet().args(["hub", "--config"]).arg(self.dir.join("hub.toml")),
+        );
         self.ready().await;
         process
     }

@@ -11,7 +11,7 @@ mod problem;
 mod tus;
 mod video;
 
-use std::future::Future;
+use std::future::{Future, IntoFuture};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -101,8 +101,6 @@ async fn drain(serve: impl Future<Output = io::Result<()>>, shutdown: Cancellati
         () = deadline => Ok(()),
     }
 }
-
-use std::future::IntoFuture;
 
 async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such resource")

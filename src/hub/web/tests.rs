@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use std::sync::atomic::AtomicBool;
+
 use super::*;
 use crate::hub::catalog::embedded::Embedded;
 use crate::hub::certificates::{init, issue_box, loopback_names};
@@ -21,8 +23,8 @@ use crate::hub::registry::RegistryFile;
 use crate::hub::truth::{HubRecord, StoredFile};
 use crate::journal::Journal;
 use crate::model::{
-    ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, Sha256Hash, Source,
-    SpanState, Still, SyncState, Time, Video,
+    BoxId, ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, Sha256Hash,
+    Source, SpanState, Still, SyncState, Time, Video,
 };
 use crate::wire;
 

@@ -1,0 +1,424 @@
+//! The embedded catalog against a plain list, a rebuild, and harm done to its files.
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{ClockCorrection, Motion, MotionPhase, Source, Status};
+
+fn at(second: i64) -> Time {
+    Time::from_second(1_800_000_000 + second).unwrap()
+}
+fn box_id(n: u8) -> BoxId {
+    BoxId::new(format!("box-{n:02}")).unwrap()
+}
+fn device(n: u8) -> DeviceId {
+    DeviceId::new(format!("cam-{n:02}")).unwrap()
+}
+fn uuid(n: u64) -> Uuid {
+    Uuid::from_u64_pair(7, n)
+}
+
+/// What a record is made from.
+#[derive(Debug, Clone)]
+struct Seed {
+    what: u8,
+    box_n: u8,
+    device_n: u8,
+    sequence: u64,
+    second: i64,
+    length: i64,
+    id: u64,
+}
+
+fn seeds(most: usize) -> impl Strategy<Value = Vec<Seed>> {
+    let seed = (0u8..12, 0u8..2, 0u8..3, 1u64..60, 0i64..500, 1i64..40, 0u64..60).prop_map(
+        |(what, box_n, device_n, sequence, second, length, id)| Seed {
+            what,
+            box_n,
+            device_n,
+            sequence,
+            second,
+            length,
+            id,
+        },
+    );
+    prop::collection::vec(seed, 1..most)
+}
+
+fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
+    let start = match seed.what {
+        10 => Time::from_second(seed.second).unwrap(),
+        _ => at(seed.second),
+    };
+    let end = start + SignedDuration::from_secs(seed.length);
+    let received = at(1000 + position as i64);
+    let data = match seed.what {
+        0..=3 | 10 => EventData::Clip(ClipCut {
+            clip: uuid(seed.id),
+            motion: None,
+            start,
+            end,
+            motion_start: Some(start),
+            motion_end: None,
+            peak_score: 0.5,
+            bytes: 10,
+            sha256: Sha256Hash::of(&[seed.id as u8]),
+            video: Video { codec: "avc1.4d401e".into(), width: 640, height: 360 },
+            thumbnail: None,
+            run: uuid(9),
+            first_fragment: 0,
+            fragments: vec![Sha256Hash::of(b"f")],
+        }),
+        4 | 5 => EventData::Coverage(Coverage {
+            span: uuid(seed.id % 9),
+            state: match seed.id % 3 {
+                0 => SpanState::Gap { cause: GapCause::BoxOff },
+                _ => SpanState::Recorded,
+            },
+            start,
+            upto: end,
+            open: seed.length % 2 == 0,
+            run: None,
+            ring_from: None,
+            detail: None,
+        }),
+        6 if with_corrections => EventData::Clock(ClockCorrection {
+            from: start,
+            upto: end,
+            correction_ms: (seed.id as i64 - 30) * 1000,
+            uncertainty_ms: 5,
+        }),
+        7 => {
+            return HubRecord::Stored(StoredFile {
+                sha256: Sha256Hash::of(&[seed.id as u8]),
+                bytes: 10,
+                box_id: box_id(seed.box_n),
+                clip: uuid(seed.id),
+                received,
+            });
+        }
+        8 => {
+            return HubRecord::Refused {
+                box_id: box_id(seed.box_n),
+                received,
+                reason: "bad_data".into(),
+                detail: "why".into(),
+                epoch: Some(Epoch(1)),
+                sequence: Some(seed.sequence),
+                body: vec![b'x'; 9000],
+            };
+        }
+        9 => {
+            EventData::Unknown { kind: "vendor.thing.v1".into(), data: serde_json::json!("x".repeat(60_000)) }
+        }
+        _ => EventData::Motion(Motion {
+            motion: uuid(seed.id),
+            phase: MotionPhase::Start,
+            start,
+            end: None,
+            peak_score: 0.1,
+        }),
+    };
+    let event = Event {
+        id: uuid(1000 + seed.id),
+        source: Source::of_device(&box_id(seed.box_n), &device(seed.device_n)),
+        epoch: Epoch(1 + seed.id % 2),
+        sequence: seed.sequence,
+        time: start,
+        clock: ClockQuality {
+            source: ClockSource::Box,
+            sync: SyncState::Synced,
+            offset_ms: None,
+            uncertainty_ms: Some(40),
+        },
+        data,
+    };
+    let json = wire::encode(&event);
+    HubRecord::Event { box_id: event.source.box_id, received, conflict: false, json }
+}
+
+fn records(seeds: &[Seed], with_corrections: bool) -> Vec<HubRecord> {
+    seeds.iter().enumerate().map(|(n, seed)| record(n, seed, with_corrections)).collect()
+}
+
+fn open(dir: &Path) -> Embedded {
+    Embedded::open(dir, u64::MAX).unwrap().0
+}
+
+fn dump(index: &Embedded) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    index.dump(|key, value| all.push((key.to_vec(), value.to_vec()))).unwrap();
+    all
+}
+
+const EVER: TimeRange = TimeRange { from: Time::MIN, to: Time::MAX };
+
+fn all_events(index: &Embedded, mut query: EventQuery) -> Vec<EventRow> {
+    let mut rows = Vec::new();
+    for _ in 0..1000 {
+        let page = index.events(&query).unwrap();
+        rows.extend(page.events);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => return rows,
+        }
+    }
+    panic!("paging does not end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_rebuild_equals_what_random_batches_made(
+        seeds in seeds(150), cuts in prop::collection::vec(1usize..40, 1..20)
+    ) {
+        let records = records(&seeds, true);
+        let dir = tempfile::tempdir().unwrap();
+        let (batched, at_once) = (open(&dir.path().join("a")), open(&dir.path().join("b")));
+        at_once.apply(0, &records).unwrap();
+        let mut from = 0;
+        let mut cuts = cuts.iter().cycle();
+        while from < records.len() {
+            let to = (from + cuts.next().unwrap()).min(records.len());
+            batched.apply(from as u64, &records[from..to]).unwrap();
+            from = to;
+        }
+        prop_assert_eq!(batched.applied(), records.len() as u64);
+        prop_assert!(dump(&batched) == dump(&at_once));
+        prop_assert!(dump(&at_once).iter().all(|(_, value)| value.len() < 64 << 10));
+    }
+
+    #[test]
+    fn answers_agree_with_a_plain_list(
+        seeds in seeds(200), from in 0i64..500, length in 0i64..300, limit in 1usize..7, newest in any::<bool>()
+    ) {
+        let records = records(&seeds, false);
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(&dir.path().join("a"));
+        index.apply(0, &records).unwrap();
+        let order = if newest { Order::Newest } else { Order::Oldest };
+        let range = TimeRange { from: at(from), to: at(from + length) };
+        check_clips(&index, &records, range, order, limit);
+        check_events(&index, &records, range, order, limit);
+    }
+}
+
+/// Events that are in the index, in the order of the journal: the first of each (box, epoch, sequence)
+/// and every other id of it once.
+fn accepted(records: &[HubRecord]) -> Vec<(usize, Event, Time)> {
+    let mut seen = BTreeSet::new();
+    let mut events = Vec::new();
+    for (n, record) in records.iter().enumerate() {
+        let HubRecord::Event { box_id, received, json, .. } = record else { continue };
+        let Decoded::Event { event, .. } = wire::decode(box_id, json).remove(0) else { panic!("refused") };
+        if seen.insert((box_id.clone(), event.epoch, event.sequence, event.id)) {
+            events.push((n, *event, *received));
+        }
+    }
+    events
+}
+
+fn check_clips(index: &Embedded, records: &[HubRecord], range: TimeRange, order: Order, limit: usize) {
+    let mut clips: BTreeMap<Uuid, (DeviceId, Time, Time)> = BTreeMap::new();
+    for (_, event, received) in accepted(records) {
+        let EventData::Clip(cut) = event.data else { continue };
+        let (start, end, _) = place_in_time(cut.start, cut.end, None, &[], received);
+        clips.entry(cut.clip).or_insert((event.source.device.unwrap(), start, end));
+    }
+    for n in 0..3 {
+        let mut expected: Vec<ClipKey> = clips
+            .iter()
+            .filter(|(_, (d, start, end))| *d == device(n) && range.overlaps(*start, *end))
+            .map(|(clip, (_, start, _))| ClipKey { start_us: start.as_microsecond(), clip: *clip })
+            .collect();
+        expected.sort();
+        if order == Order::Newest {
+            expected.reverse();
+        }
+        let mut got: Vec<ClipKey> = Vec::new();
+        loop {
+            let page = index.clips(&device(n), range, order, got.last().copied(), limit).unwrap();
+            got.extend(page.iter().map(ClipRow::key));
+            if page.len() < limit {
+                break;
+            }
+        }
+        assert_eq!(got, expected);
+    }
+    for (clip, (d, ..)) in &clips {
+        let row = index.clip(*clip).unwrap().unwrap();
+        let is_stored = records.iter().any(|r| matches!(r, HubRecord::Stored(f) if f.sha256 == row.sha256));
+        assert_eq!((&row.device, row.stored), (d, is_stored));
+    }
+}
+
+fn check_events(index: &Embedded, records: &[HubRecord], range: TimeRange, order: Order, limit: usize) {
+    let filters = [
+        (None, None, None),
+        (Some("camnet.motion.v1"), None, None),
+        (None, Some(1), None),
+        (None, None, Some(1)),
+        (Some("camnet.clip.v1"), Some(0), Some(0)),
+    ];
+    for (kind, device_n, box_n) in filters {
+        let query = EventQuery {
+            kind: kind.map(str::to_owned),
+            device: device_n.map(device),
+            box_id: box_n.map(box_id),
+            range,
+            order,
+            after: None,
+            limit,
+        };
+        let mut expected: Vec<(i64, usize, Uuid)> = accepted(records)
+            .into_iter()
+            .filter(|(_, e, _)| {
+                query
+                    .kind
+                    .as_ref()
+                    .is_none_or(|k| wire::encode(e).windows(k.len()).any(|w| w == k.as_bytes()))
+                    && query.device.as_ref().is_none_or(|d| e.source.device.as_ref() == Some(d))
+                    && query.box_id.as_ref().is_none_or(|b| e.source.box_id == *b)
+            })
+            .map(|(n, e, received)| (place_in_time(e.time, e.time, None, &[], received).0, n, e.id))
+            .filter(|(time, ..)| range.overlaps(*time, *time))
+            .map(|(time, n, id)| (time.as_microsecond(), n, id))
+            .collect();
+        expected.sort();
+        if order == Order::Newest {
+            expected.reverse();
+        }
+        let got: Vec<_> = all_events(index, query)
+            .iter()
+            .map(|row| (row.key.time_us, row.key.position as usize, row.id))
+            .collect();
+        assert_eq!(got, expected);
+    }
+}
+
+fn one(seed: Seed, change: impl FnOnce(&mut Event)) -> HubRecord {
+    let HubRecord::Event { box_id, received, json, .. } = record(0, &seed, true) else { panic!() };
+    let Decoded::Event { mut event, .. } = wire::decode(&box_id, &json).remove(0) else { panic!() };
+    change(&mut event);
+    HubRecord::Event { box_id, received, conflict: false, json: wire::encode(&event) }
+}
+
+fn seed(what: u8, sequence: u64, id: u64) -> Seed {
+    Seed { what, box_n: 0, device_n: 0, sequence, second: 100, length: 10, id }
+}
+
+#[test]
+fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir.path().join("a"));
+    let status = |id: u64| {
+        one(seed(11, 3, 0), |e| {
+            e.id = uuid(id);
+            e.data = EventData::Status(Status { working: true, detail: None });
+        })
+    };
+    let refused = record(9, &seed(8, 1, 0), true);
+    index.apply(0, &[status(1), status(1), status(2), status(2), refused]).unwrap();
+    let query = EventQuery {
+        kind: None,
+        device: None,
+        box_id: None,
+        range: EVER,
+        order: Order::Oldest,
+        after: None,
+        limit: 10,
+    };
+    let rows: Vec<_> = all_events(&index, query).iter().map(|r| (r.id, r.conflict)).collect();
+    assert_eq!(rows, [(uuid(1), false), (uuid(2), true)]);
+    let boxes = index.boxes().unwrap();
+    let epoch = &boxes[0].epochs[0];
+    assert_eq!((epoch.upto, epoch.missing, epoch.refused, epoch.conflicts), (3, 1, 1, 1));
+    assert_eq!(index.refused_counts().unwrap()[0].count, 1);
+    let set_aside = index.refused(Some(&box_id(0)), 10).unwrap();
+    assert_eq!(set_aside, index.refused(None, 10).unwrap());
+    assert_eq!((set_aside[0].body_bytes, set_aside[0].body.len()), (9000, REFUSED_BODY_BYTES));
+}
+
+#[test]
+fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir.path().join("a"));
+    let clock = one(seed(6, 2, 0), |e| {
+        e.source.device = None;
+        e.data = EventData::Clock(ClockCorrection {
+            from: at(0),
+            upto: at(200),
+            correction_ms: 30_000,
+            uncertainty_ms: 5,
+        });
+    });
+    index.apply(0, &[record(0, &seed(0, 1, 1), true)]).unwrap();
+    index.apply(1, &[clock, record(2, &seed(0, 3, 3), true)]).unwrap();
+    for clip in [1, 3] {
+        let row = index.clip(uuid(clip)).unwrap().unwrap();
+        assert_eq!((row.start, row.recorded_start), (at(130), at(100)));
+        assert_eq!(row.basis, Basis::Corrected { correction_ms: 30_000, uncertainty_ms: 5 });
+        assert_eq!(row.motion_start, Some(at(130)));
+    }
+    let range = TimeRange { from: at(125), to: at(150) };
+    assert_eq!(index.clips(&device(0), range, Order::Newest, None, 10).unwrap().len(), 2);
+    let old = TimeRange { from: at(95), to: at(105) };
+    assert_eq!(index.clips(&device(0), old, Order::Newest, None, 10).unwrap().len(), 0);
+}
+
+#[test]
+fn a_later_report_of_a_span_replaces_an_earlier_one_in_any_order() {
+    let report = |sequence: u64, upto: i64| {
+        one(seed(4, sequence, 1), |e| {
+            let EventData::Coverage(c) = &mut e.data else { panic!() };
+            c.upto = at(upto);
+            e.id = uuid(sequence);
+        })
+    };
+    for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(&dir.path().join("a"));
+        let records: Vec<_> = order.iter().map(|&n| report(n, 100 + 100 * n as i64)).collect();
+        index.apply(0, &records).unwrap();
+        let spans = index.coverage(&device(0), EVER).unwrap();
+        assert_eq!(spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(at(100), at(400))]);
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_trusted_is_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let applied = |n: usize| {
+        let index = open(&path);
+        let records: Vec<_> = (0..n).map(|k| record(k, &seed(0, 1 + k as u64, k as u64), true)).collect();
+        index.apply(index.applied(), &records).unwrap();
+    };
+    applied(5);
+    let (index, opened) = Embedded::open(&path, 5).unwrap();
+    assert_eq!((index.applied(), opened), (5, Opened::Continued));
+    assert!(matches!(index.apply(4, &[]), Err(CatalogError::Position { applied: 5, from: 4 })));
+    drop(index);
+    type Harm = fn(&Path);
+    let harms: [(&str, u64, Harm); 4] = [
+        ("ahead of the journal", 4, |_| {}),
+        ("another version", 5, |path| {
+            open(path).tree.insert(version_key(), &[99]).map(drop).unwrap();
+        }),
+        ("empty", 5, |path| open(path).tree.clear().unwrap()),
+        ("garbage", 5, |path| {
+            let bytes = std::fs::metadata(path.join("db")).unwrap().len();
+            std::fs::write(path.join("db"), vec![0x5a; bytes as usize]).unwrap();
+        }),
+    ];
+    for (name, journal_next, harm) in harms {
+        harm(&path);
+        let (index, opened) = Embedded::open(&path, journal_next).unwrap();
+        assert!(matches!(opened, Opened::Rebuild { .. }), "{name}: {opened:?}");
+        assert_eq!(index.applied(), 0, "{name}");
+        drop(index);
+        applied(5);
+    }
+}

@@ -761,11 +761,11 @@ mod tests {
             stamped = meta.map(|m| (m.timestamp(), SystemTime::now()));
         }
         let (stamp, arrived) = stamped.expect("a sender report came");
-        assert!(start.elapsed() < Duration::from_secs(4), "after {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(10), "after {:?}", start.elapsed());
         let unix = Duration::from_nanos(stamp.nseconds()) - Duration::from_secs(2_208_988_800);
         let age =
             arrived.duration_since(SystemTime::UNIX_EPOCH + unix).expect("a picture is not from the future");
-        assert!(age < Duration::from_millis(500), "{age:?} old");
+        assert!(age < Duration::from_secs(2), "{age:?} old");
         // And it is the time at which that picture was due.
         let since_start =
             (SystemTime::UNIX_EPOCH + unix).duration_since(mount.started_at()).unwrap().as_secs_f64();

@@ -191,7 +191,8 @@ impl Cutter {
             first_fragment: first.number,
             fragments: part.iter().map(|f| f.sha256).collect(),
         };
-        let file = ClipFile { version: CLIP_FILE_VERSION, device: self.device.clone(), clock: run.clock, cut };
+        let file =
+            ClipFile { version: CLIP_FILE_VERSION, device: self.device.clone(), clock: run.clock, cut };
         let json = serde_json::to_vec(&file).expect("a clip has only plain fields");
         write_durably(&self.path(clip, PENDING), &json)?;
         Ok(file)
@@ -232,7 +233,9 @@ pub(super) fn read_clip_files(dir: &Path, suffix: &str) -> Result<Vec<ClipFile>,
         match std::fs::read(&path).map(|json| serde_json::from_slice::<ClipFile>(&json)) {
             Ok(Ok(clip)) if clip.cut.clip == id => found.push(clip),
             Ok(Ok(_)) => tracing::error!(path = %path.display(), "clip file names another clip"),
-            Ok(Err(error)) => tracing::error!(path = %path.display(), %error, "clip file can't be understood"),
+            Ok(Err(error)) => {
+                tracing::error!(path = %path.display(), %error, "clip file can't be understood")
+            }
             Err(error) => tracing::error!(path = %path.display(), %error, "clip file can't be read"),
         }
     }
@@ -254,9 +257,7 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ClipError> 
 
 fn rename_durably(from: &Path, to: &Path) -> Result<(), ClipError> {
     let dir = to.parent().unwrap_or(Path::new("."));
-    std::fs::rename(from, to)
-        .and_then(|()| File::open(dir)?.sync_all())
-        .map_err(io_error("rename", to))
+    std::fs::rename(from, to).and_then(|()| File::open(dir)?.sync_all()).map_err(io_error("rename", to))
 }
 
 /// Until the ring reaches behind the span, or it is plain that it will not.
@@ -277,13 +278,12 @@ fn parts_of(fragments: Vec<FragmentEntry>) -> Vec<Vec<FragmentEntry>> {
     let ticks_max = i64::from(TIMESCALE) * CLIP_SECONDS_MAX as i64;
     let mut parts: Vec<Vec<FragmentEntry>> = Vec::new();
     for fragment in fragments {
-        let goes_on = parts.last().and_then(|part| Some((part.first()?, part.last()?))).is_some_and(
-            |(first, last)| {
+        let goes_on =
+            parts.last().and_then(|part| Some((part.first()?, part.last()?))).is_some_and(|(first, last)| {
                 let follows = last.run.run == fragment.run.run && last.number + 1 == fragment.number;
                 let fits = fragment.end_pts - first.first_pts <= ticks_max || !fragment.sync;
                 follows && fits
-            },
-        );
+            });
         match parts.last_mut() {
             Some(part) if goes_on => part.push(fragment),
             _ if fragment.sync => parts.push(vec![fragment]),
@@ -303,13 +303,13 @@ fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
     Ok(bytes)
 }
 
-#[cfg(any())]
+#[cfg(feature = "media")]
 fn still(mp4: Vec<u8>, at_ns: u64, clip: Uuid) -> Option<Vec<u8>> {
-    let made = crate::media::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
+    let made = crate::media::still::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
     made.map_err(|error| tracing::warn!(%clip, %error, "clip has no thumbnail")).ok()
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "media"))]
 fn still(_mp4: Vec<u8>, _at_ns: u64, _clip: Uuid) -> Option<Vec<u8>> {
     let _ = THUMBNAIL_WIDTH_MAX;
     None

@@ -26,7 +26,8 @@ fn from_kernel(state: i32, status: i32, maxerror_us: i64) -> ClockQuality {
         _ if synced => SyncState::Synced,
         _ => SyncState::Unsynced,
     };
-    let uncertainty_ms = (sync == SyncState::Synced).then(|| maxerror_us.max(0).unsigned_abs().div_ceil(1000));
+    let uncertainty_ms =
+        (sync == SyncState::Synced).then(|| maxerror_us.max(0).unsigned_abs().div_ceil(1000));
     ClockQuality { source: ClockSource::Box, sync, offset_ms: None, uncertainty_ms }
 }
 

@@ -501,7 +501,8 @@ pub(crate) mod tests {
     #[test]
     fn a_fragment_is_found_again_with_its_times() {
         // Presentation times, what follows, where decoding was; the span and the next decode time.
-        let cases: [(&[i64], Option<i64>, i64, (i64, i64, i64)); 5] = [
+        type Case<'a> = (&'a [i64], Option<i64>, i64, (i64, i64, i64));
+        let cases: [Case; 5] = [
             (&[900, 1000, 1100], Some(1200), 0, (900, 1200, 1200)),
             (&[900, 1200, 1000, 1100], Some(1300), 900, (900, 1300, 1300)),
             (&[900, 1000, 1100], None, 0, (900, 1200, 1200)),
@@ -525,7 +526,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_torn_fragment_is_not_taken() {
-        let whole = fragment(1, &samples(&[0, 10, 20]), None, 0, WallClock { time: Time::UNIX_EPOCH, camera: false }).bytes;
+        let whole =
+            fragment(1, &samples(&[0, 10, 20]), None, 0, WallClock { time: Time::UNIX_EPOCH, camera: false })
+                .bytes;
         for cut in 0..whole.len() {
             assert!(find_fragment(&whole[..cut]).is_err(), "{cut} bytes");
         }
@@ -550,7 +553,9 @@ pub(crate) mod tests {
 
     #[test]
     fn ntp_times_round_trip_to_the_nanosecond() {
-        for text in ["1970-01-01T00:00:00Z", "2026-11-21T19:44:32.999999999Z", "2040-02-29T01:02:03.000000001Z"] {
+        for text in
+            ["1970-01-01T00:00:00Z", "2026-11-21T19:44:32.999999999Z", "2040-02-29T01:02:03.000000001Z"]
+        {
             let time: Time = text.parse().unwrap();
             assert_eq!(from_ntp(to_ntp(time)), Some(time), "{text}");
         }

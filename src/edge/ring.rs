@@ -245,12 +245,9 @@ impl Ring {
     /// Ends the open run and says how far it is durable.
     pub fn end_run(&mut self) -> Result<Option<Durable>, RingError> {
         let result = self.sync();
-        let open = self.open.take();
+        self.open = None;
         self.synced = None;
-        result.map_err(|error| {
-            tracing::debug!(durable = ?open.and_then(|o| o.durable), "run ended without its tail");
-            error
-        })
+        result
     }
 
     /// Remembers what was said about the camera's time. Durable when this returns without error.
@@ -482,12 +479,14 @@ impl Ring {
     /// Checks the last segment, adopts whole fragments behind its entries, cuts the rest off.
     fn recover_last(&mut self, scanned: &mut Scanned, recovery: &mut RingRecovery) -> Result<(), RingError> {
         let path = scanned.path.clone();
-        let mut file = OpenOptions::new().read(true).write(true).open(&*path).map_err(io_error("open", &path))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).open(&*path).map_err(io_error("open", &path))?;
         let length = file.metadata().map_err(io_error("read", &path))?.len();
         let good = scanned.fragments.iter().take_while(|f| read_from(&mut file, f).is_ok()).count();
         let lost_before = recovery.lost.len();
         for lost in scanned.fragments.drain(good..) {
-            let why = format!("fragment {} of run {} is not in {}", lost.number, lost.run.run, path.display());
+            let why =
+                format!("fragment {} of run {} is not in {}", lost.number, lost.run.run, path.display());
             recovery.lost.push(why);
         }
         let mut at = match scanned.fragments.last() {
@@ -803,7 +802,10 @@ mod tests {
             let got: Vec<u64> = found.iter().map(|f| f.number).collect();
             assert_eq!(got, numbers.collect::<Vec<u64>>(), "{from} to {to}");
             for fragment in found {
-                assert_eq!(Sha256Hash::of(&read_fragment(&fragment).unwrap()), hashes[fragment.number as usize]);
+                assert_eq!(
+                    Sha256Hash::of(&read_fragment(&fragment).unwrap()),
+                    hashes[fragment.number as usize]
+                );
             }
         }
     }
@@ -832,9 +834,34 @@ mod tests {
         let cases: [(&str, Harm, u64, usize); 5] = [
             ("nothing", |_| {}, 5, 0),
             ("half a fragment", |p| harm_file(p, |b| b.truncate(b.len() - 100)), 4, 0),
-            ("zeros", |p| harm_file(p, |b| { let n = b.len(); b[n - 300..].fill(0) }), 4, 0),
-            ("the file is shorter than the journal says", |p| harm_file(p, |b| b.truncate(b.len() - 2_000)), 3, 1),
-            ("a bit of an entered fragment has flipped", |p| harm_file(p, |b| { let n = b.len(); b[n - 2_000] ^= 1 }), 3, 1),
+            (
+                "zeros",
+                |p| {
+                    harm_file(p, |b| {
+                        let n = b.len();
+                        b[n - 300..].fill(0)
+                    })
+                },
+                4,
+                0,
+            ),
+            (
+                "the file is shorter than the journal says",
+                |p| harm_file(p, |b| b.truncate(b.len() - 2_000)),
+                3,
+                1,
+            ),
+            (
+                "a bit of an entered fragment has flipped",
+                |p| {
+                    harm_file(p, |b| {
+                        let n = b.len();
+                        b[n - 2_000] ^= 1
+                    })
+                },
+                3,
+                1,
+            ),
         ];
         for (name, harm, fragments, lost) in cases {
             let dir = tempfile::tempdir().unwrap();

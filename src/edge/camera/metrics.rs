@@ -69,7 +69,10 @@ impl CamerasMetrics {
             ring_bytes: counter("ring_bytes_total", "Bytes written to the ring")?,
             ring_errors: counter("ring_errors_total", "Times the ring could not be written")?,
             clock_shifts: counter("clock_shifts_total", "Runs ended because their clock shifted")?,
-            motion_units_dropped: counter("motion_units_dropped_total", "Access units not looked at for motion")?,
+            motion_units_dropped: counter(
+                "motion_units_dropped_total",
+                "Access units not looked at for motion",
+            )?,
             motion_frames: counter("motion_frames_total", "Pictures looked at for motion")?,
             motion_faults: counter("motion_faults_total", "Times the motion decoder failed")?,
             clips: counter("clips_total", "Clips cut")?,

@@ -31,7 +31,10 @@ pub enum Input {
     Connected,
     Item(SessionItem),
     /// The connection ended, or none could be made.
-    Lost { cause: GapCause, detail: String },
+    Lost {
+        cause: GapCause,
+        detail: String,
+    },
 }
 
 /// The recorder of one camera.

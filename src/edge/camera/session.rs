@@ -12,7 +12,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use retina::client::{
     Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
-    SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy, Transport, UnassignedChannelDataPolicy,
+    SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy, Transport,
+    UnassignedChannelDataPolicy,
 };
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
 use tokio::sync::mpsc;

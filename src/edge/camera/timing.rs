@@ -42,7 +42,8 @@ const DELAYS_MAX: usize = 1024;
 impl Timing {
     pub fn unit(&mut self, pts: i64, arrived: Time) {
         self.delays.push_back((pts, arrived.as_nanosecond() - ticks_ns(pts)));
-        while self.delays.len() > DELAYS_MAX || self.delays.front().is_some_and(|d| pts - d.0 > DELAYS_TICKS) {
+        while self.delays.len() > DELAYS_MAX || self.delays.front().is_some_and(|d| pts - d.0 > DELAYS_TICKS)
+        {
             self.delays.pop_front();
         }
     }
@@ -91,7 +92,11 @@ impl Timing {
         // than it was seen to vary.
         let jitter_ms = u64::try_from((most - least) / 1_000_000).unwrap_or(u64::MAX).min(10_000);
         let uncertainty_ms = box_clock.uncertainty_ms.map(|ms| ms + jitter_ms + ARRIVAL_DELAY_MS);
-        Some(Mapping { pts, time, clock: ClockQuality { source: ClockSource::Box, uncertainty_ms, ..box_clock } })
+        Some(Mapping {
+            pts,
+            time,
+            clock: ClockQuality { source: ClockSource::Box, uncertainty_ms, ..box_clock },
+        })
     }
 }
 
@@ -151,7 +156,9 @@ mod tests {
 
     #[test]
     fn a_camera_is_believed_while_its_clock_is_near() {
-        for (off_ms, source) in [(0, ClockSource::Camera), (4_900, ClockSource::Camera), (-5_100, ClockSource::Box)] {
+        for (off_ms, source) in
+            [(0, ClockSource::Camera), (4_900, ClockSource::Camera), (-5_100, ClockSource::Box)]
+        {
             let mut timing = Timing::default();
             timing.unit(0, at(10));
             timing.report(report(0, off_ms, 10));
@@ -168,7 +175,9 @@ mod tests {
         timing.unit(0, at(10));
         timing.report(report(0, 0, 10));
         let mapping = timing.choose(BOX).unwrap();
-        for (camera_ms, shifted) in [(10_000, false), (10_400, false), (10_600, true), (9_400, true), (99_000, true)] {
+        for (camera_ms, shifted) in
+            [(10_000, false), (10_400, false), (10_600, true), (9_400, true), (99_000, true)]
+        {
             timing.report(report(900_000, camera_ms, 10_010));
             assert_eq!(timing.has_shifted(&mapping), shifted, "{camera_ms}");
         }

@@ -83,6 +83,8 @@ pub const CLIP_SECONDS_MAX: u64 = 120;
 pub const UPLOAD_QUEUE_MAX: usize = 4096;
 /// How often the folder of clips is looked at for new ones.
 pub const UPLOAD_LOOK: Duration = Duration::from_millis(500);
+/// A clip that the hub refuses is offered again after at most this long.
+pub const UPLOAD_REFUSED_MAX: Duration = Duration::from_secs(600);
 /// How long one upload request may take.
 pub const UPLOAD_STEP_MAX: Duration = Duration::from_secs(120);
 /// Times that one file is taken up again in one round before others get their turn.

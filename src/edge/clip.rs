@@ -303,13 +303,13 @@ fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
     Ok(bytes)
 }
 
-#[cfg(any())]
+#[cfg(feature = "media")]
 fn still(mp4: Vec<u8>, at_ns: u64, clip: Uuid) -> Option<Vec<u8>> {
-    let made = crate::media::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
+    let made = crate::media::still::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
     made.map_err(|error| tracing::warn!(%clip, %error, "clip has no thumbnail")).ok()
 }
 
-#[cfg(not(any()))]
+#[cfg(not(feature = "media"))]
 fn still(_mp4: Vec<u8>, _at_ns: u64, _clip: Uuid) -> Option<Vec<u8>> {
     let _ = THUMBNAIL_WIDTH_MAX;
     None

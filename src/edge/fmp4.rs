@@ -501,7 +501,8 @@ pub(crate) mod tests {
     #[test]
     fn a_fragment_is_found_again_with_its_times() {
         // Presentation times, what follows, where decoding was; the span and the next decode time.
-        let cases: [(&[i64], Option<i64>, i64, (i64, i64, i64)); 5] = [
+        type Case<'a> = (&'a [i64], Option<i64>, i64, (i64, i64, i64));
+        let cases: [Case; 5] = [
             (&[900, 1000, 1100], Some(1200), 0, (900, 1200, 1200)),
             (&[900, 1200, 1000, 1100], Some(1300), 900, (900, 1300, 1300)),
             (&[900, 1000, 1100], None, 0, (900, 1200, 1200)),

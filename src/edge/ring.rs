@@ -245,12 +245,9 @@ impl Ring {
     /// Ends the open run and says how far it is durable.
     pub fn end_run(&mut self) -> Result<Option<Durable>, RingError> {
         let result = self.sync();
-        let open = self.open.take();
+        self.open = None;
         self.synced = None;
-        result.map_err(|error| {
-            tracing::debug!(durable = ?open.and_then(|o| o.durable), "run ended without its tail");
-            error
-        })
+        result
     }
 
     /// Remembers what was said about the camera's time. Durable when this returns without error.

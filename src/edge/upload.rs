@@ -9,9 +9,10 @@
 //! What is deleted here still stands in the ring. Owns the clips from the moment they are announced;
 //! may not cut or announce.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,8 @@ use uuid::Uuid;
 
 use super::clip::{ClipFile, clips_dir, read_clip_files, write_durably};
 use crate::limits::{
-    BACKOFF_FIRST, BACKOFF_MAX, UPLOAD_ATTEMPTS_MAX, UPLOAD_LOOK, UPLOAD_PART_BYTES_MAX, UPLOAD_STEP_MAX,
+    BACKOFF_FIRST, BACKOFF_MAX, UPLOAD_ATTEMPTS_MAX, UPLOAD_LOOK, UPLOAD_PART_BYTES_MAX, UPLOAD_REFUSED_MAX,
+    UPLOAD_STEP_MAX,
 };
 use crate::model::Sha256Hash;
 
@@ -51,7 +53,7 @@ pub enum UploadError {
 
 /// Uploads what lies in the folder of clips, and what will, until `shutdown`.
 pub async fn run(data_dir: PathBuf, client: Client, base_url: Url, shutdown: CancellationToken) {
-    let uploader = Uploader { dir: clips_dir(&data_dir), client, base_url };
+    let mut uploader = Uploader { dir: clips_dir(&data_dir), client, base_url, refused: HashMap::new() };
     let mut backoff = BACKOFF_FIRST;
     loop {
         let round = tokio::select! {
@@ -82,6 +84,8 @@ struct Uploader {
     dir: PathBuf,
     client: Client,
     base_url: Url,
+    /// Clips that the hub refused, when they are tried again, and the pause before that.
+    refused: HashMap<Uuid, (Instant, Duration)>,
 }
 
 /// What is remembered of uploads that have begun, beside the clip.
@@ -125,7 +129,7 @@ enum Sent {
 impl Uploader {
     /// One pass over the folder. Stops at the first that fails because the hub is not there; a clip
     /// that the hub itself refuses is passed over, and holds up no other.
-    async fn upload_all(&self) -> Result<(), (Uuid, UploadError)> {
+    async fn upload_all(&mut self) -> Result<(), (Uuid, UploadError)> {
         let dir = self.dir.clone();
         let found = tokio::task::spawn_blocking(move || read_clip_files(&dir, ".json")).await;
         let clips = match found.expect("reading does not panic") {
@@ -135,16 +139,26 @@ impl Uploader {
                 return Ok(());
             }
         };
-        let mut refused = None;
+        self.refused.retain(|id, _| clips.iter().any(|c| c.cut.clip == *id));
         for clip in clips {
             let id = clip.cut.clip;
+            if self.refused.get(&id).is_some_and(|(again, _)| Instant::now() < *again) {
+                continue;
+            }
             match self.upload(&clip).await {
-                Ok(()) => {}
+                Ok(()) => drop(self.refused.remove(&id)),
                 Err(error @ UploadError::Http(_)) => return Err((id, error)),
-                Err(error) => refused = refused.or(Some((id, error))),
+                Err(error) => self.pass_over(id, &error),
             }
         }
-        refused.map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    /// The hub may not know the clip's event yet, or never take it: it waits, and holds up no other.
+    fn pass_over(&mut self, clip: Uuid, error: &UploadError) {
+        let (_, pause) = self.refused.get(&clip).copied().unwrap_or((Instant::now(), BACKOFF_FIRST));
+        tracing::warn!(%clip, %error, pause_ms = pause.as_millis() as u64, "clip is refused, tried again later");
+        self.refused.insert(clip, (Instant::now() + pause, (pause * 2).min(UPLOAD_REFUSED_MAX)));
     }
 
     async fn upload(&self, clip: &ClipFile) -> Result<(), UploadError> {

@@ -136,7 +136,9 @@ class Console {
     const since = this.now.getTime() - this.lastTry;
     if (since < POLL_MS) return;
     if (this.placesProblem?.kind === 'offline') void this.loadPlaces();
-    if (this.live || this.problem?.kind === 'offline') void this.search(true);
+    // A refusal is not asked again by itself: every question is recorded, and only a person can change the answer.
+    const mayPass = !this.problem || this.problem.kind === 'offline' || this.problem.status >= 500;
+    if (mayPass && (this.live || this.problem)) void this.search(true);
     else if (this.placesProblem) this.lastTry = this.now.getTime();
   }
   private lastTry = 0;

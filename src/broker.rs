@@ -14,8 +14,9 @@ use rmqtt::codec::v5::SubscribeAckReason;
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::net::Builder;
+use rmqtt::retain::{DefaultRetainStorage, RetainStorage};
 use rmqtt::server::MqttServer;
-use rmqtt::types::{AuthResult, LastWill, PublishAclResult, SubscribeAclResult};
+use rmqtt::types::{AuthResult, LastWill, PublishAclResult, Retain, SubscribeAclResult, TopicFilter, TopicName};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{BROKER_QUEUE_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX};
@@ -46,6 +47,7 @@ impl Broker {
             register.add(hook, Box::new(Guard)).await;
         }
         register.start().await;
+        *context.extends.retain_mut().await = Box::new(Retained(DefaultRetainStorage::new()));
         let listener = Builder::new()
             .name("camnet")
             .laddr(address)
@@ -82,6 +84,33 @@ impl Broker {
                 tracing::error!(address = %self.address, ?ended, "the embedded broker ended");
             }
         }
+    }
+}
+
+/// Retained messages in memory: one status per box, and boxes are bounded by their certificates. (rmqtt's own
+/// default takes none and refuses clients whose last will is retained.)
+struct Retained(DefaultRetainStorage);
+
+#[async_trait::async_trait]
+impl RetainStorage for Retained {
+    fn enable(&self) -> bool {
+        true
+    }
+
+    async fn set(&self, topic: &TopicName, retain: Retain, expiry: Option<Duration>) -> rmqtt::net::Result<()> {
+        self.0.set_with_timeout(topic, retain, expiry).await
+    }
+
+    async fn get(&self, filter: &TopicFilter) -> rmqtt::net::Result<Vec<(TopicName, Retain)>> {
+        self.0.get_message(filter).await
+    }
+
+    async fn count(&self) -> isize {
+        self.0.count().await
+    }
+
+    async fn max(&self) -> isize {
+        self.0.max().await
     }
 }
 

@@ -120,9 +120,12 @@ pub const CAMERA_CLOCK_OFFSET_MAX: Duration = Duration::from_secs(5);
 pub const RUN_CLOCK_SHIFT_MAX: Duration = Duration::from_millis(500);
 /// Two runs that touch within this differ only by the rounding of their clocks.
 pub const COVERAGE_SEAM_MAX: Duration = Duration::from_secs(1);
-/// An open span of coverage is reported this soon, then this often.
+/// An open span of coverage is reported this soon after it opened.
 pub const COVERAGE_HEARTBEAT_FIRST: Duration = Duration::from_secs(5);
-pub const COVERAGE_HEARTBEAT: Duration = Duration::from_secs(60);
+/// And then this often. Coverage goes by exception, so this is the price of silence: 33,000 cameras must
+/// not cost 33,000 messages a minute. Until two of them are missed, a search shows the last word as
+/// unconfirmed; a box that goes offline is known sooner, by its last will.
+pub const COVERAGE_HEARTBEAT: Duration = Duration::from_secs(300);
 /// Spans whose reports are sent again when the box starts, in case they never got into the outbox.
 pub const COVERAGE_REPEAT_MAX: usize = 8;
 /// How long one step of opening a camera's connection may take.

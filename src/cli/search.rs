@@ -10,6 +10,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, civil};
 use serde_json::{Value, json};
 
+use crate::model::{PURPOSE_HEADER, purpose_to_header};
+
 /// Where people of the wards read a clock.
 const ZONE: &str = "Asia/Ho_Chi_Minh";
 
@@ -80,8 +82,8 @@ pub async fn run(args: SearchArgs) -> anyhow::Result<()> {
 async fn ask(client: &reqwest::Client, args: &SearchArgs, question: &Value) -> anyhow::Result<Value> {
     let url = format!("{}/api/v1/clips", args.hub.trim_end_matches('/'));
     let mut request = client.post(&url).json(question);
-    if !args.purpose.is_empty() {
-        request = request.header("camnet-purpose", &args.purpose);
+    if !args.purpose.trim().is_empty() {
+        request = request.header(PURPOSE_HEADER, purpose_to_header(&args.purpose));
     }
     let response =
         request.send().await.with_context(|| format!("no hub answers at {}; is it running?", args.hub))?;
@@ -183,6 +185,10 @@ fn table(pages: &[Value]) -> anyhow::Result<String> {
 fn gaps_by_cause(spans: &Value) -> Vec<String> {
     let mut causes: Vec<(String, f64)> = Vec::new();
     for span in spans.as_array().map(Vec::as_slice).unwrap_or_default() {
+        // The box's last word, not yet confirmed: neither footage nor a gap to count on.
+        if span["confirmed"] == false {
+            continue;
+        }
         let Some(cause) = span["cause"].as_str() else { continue };
         let ends =
             [&span["start"], &span["end"]].map(|t| t.as_str().unwrap_or_default().parse::<Timestamp>());
@@ -238,6 +244,7 @@ mod tests {
                 "spans": [
                     { "state": "recorded", "start": "2026-11-20T15:00:00Z", "end": "2026-11-20T15:01:00Z" },
                     { "state": "gap", "cause": "camera_unreachable", "start": "2026-11-20T15:01:00Z", "end": "2026-11-20T15:01:30Z" },
+                    { "state": "gap", "cause": "camera_unreachable", "start": "2026-11-20T15:01:30Z", "end": "2026-11-20T15:02:00Z", "open": true, "confirmed": false },
                 ],
             }],
             "next": null,

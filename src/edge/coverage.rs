@@ -319,8 +319,9 @@ mod tests {
     fn open_spans_are_reported_soon_and_then_slowly() {
         let mut t = Tracker::default();
         t.boot(&[], None, at(0));
-        let beats: Vec<i64> = (0..200_000).step_by(1_000).filter(|&ms| !t.tick(at(ms)).is_empty()).collect();
-        assert_eq!(beats, [5_000, 65_000, 125_000, 185_000]);
+        let beats: Vec<i64> =
+            (0..1_000_000).step_by(1_000).filter(|&ms| !t.tick(at(ms)).is_empty()).collect();
+        assert_eq!(beats, [5_000, 305_000, 605_000, 905_000]);
     }
 
     #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! Search: a time, a place, and what the hub can say about them: clips, and gaps with their causes.
 //!
-//! Owns the question, its answer (the HTTP contract's types) and exact paging. Reads the catalog and the
-//! registry's history, never the journal. May not answer without the gate's [`Pass`]. Everything here
-//! blocks: call it on a thread that may wait.
+//! Owns the question, its answer (the HTTP contract's types) and exact paging; also the reads of events
+//! and of what was refused. Reads the catalog and the registry's history, never the journal. May not
+//! answer without the gate's [`Pass`]. Everything here blocks: call it on a thread that may wait.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,14 +17,17 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::access::Pass;
-use super::catalog::{Basis, Catalog, CatalogError, ClipKey, ClipRow, Order, TimeRange};
+use super::catalog::{
+    Basis, Catalog, CatalogError, ClipKey, ClipRow, EventPage, EventQuery, Order, RefusedCount, RefusedRow,
+    TimeRange,
+};
 use super::registry::{History, Placement};
 use crate::limits::{
-    PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_CAMERAS_MAX, SEARCH_DEVICES_MAX, SEARCH_RADIUS_M_MAX,
-    SEARCH_RANGE_MAX, SEARCH_SPANS_MAX,
+    COVERAGE_HEARTBEAT, PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_CAMERAS_MAX, SEARCH_DEVICES_MAX,
+    SEARCH_RADIUS_M_MAX, SEARCH_RANGE_MAX, SEARCH_SPANS_MAX,
 };
 use crate::model::{
-    AreaId, ClockQuality, ClockSource, CoverageSpan, DeviceId, GapCause, Point, Sha256Hash, SpanState,
+    AreaId, BoxId, ClockQuality, ClockSource, CoverageSpan, DeviceId, GapCause, Point, Sha256Hash, SpanState,
     SyncState, Time, distance_m,
 };
 
@@ -228,8 +231,12 @@ pub struct CameraCoverage {
     pub distance_m: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bearing_deg: Option<f64>,
+    /// Confirmed seconds only; with `gap_s` and `unconfirmed_s` they make up the window.
     pub recorded_s: f64,
+    /// Confirmed seconds only.
     pub gap_s: f64,
+    /// Seconds of the last span that the box has not confirmed yet.
+    pub unconfirmed_s: f64,
     /// There are more spans than one answer holds; the sums count all of them.
     pub truncated: bool,
     pub spans: Vec<SpanView>,
@@ -246,7 +253,16 @@ pub struct SpanView {
     pub start: Time,
     #[schema(value_type = String, format = DateTime)]
     pub end: Time,
+    /// The box has not said yet that the span ended.
     pub open: bool,
+    /// `false`: so by the box's last word, not yet confirmed. Absent where it is confirmed.
+    #[serde(skip_serializing_if = "is_confirmed")]
+    #[schema(required = false)]
+    pub confirmed: bool,
+}
+
+fn is_confirmed(confirmed: &bool) -> bool {
+    *confirmed
 }
 
 // --- understanding ---
@@ -404,15 +420,19 @@ struct Found {
 /// The same, by what tells placements apart: the device and since when it stood there.
 type ByPlace<'a> = BTreeMap<(&'a DeviceId, Time), &'a Found>;
 
+/// Whether a box is known to be offline; search need not know how anybody knows.
+pub type IsOffline = Arc<dyn Fn(&BoxId) -> bool + Send + Sync>;
+
 /// Answers questions from the index and the registry.
 #[derive(Clone)]
 pub struct Search {
     catalog: Arc<dyn Catalog>,
+    is_offline: IsOffline,
 }
 
 impl Search {
-    pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        Self { catalog }
+    pub fn new(catalog: Arc<dyn Catalog>, is_offline: IsOffline) -> Self {
+        Self { catalog, is_offline }
     }
 
     /// Clips, and the account of every camera in the place for the whole window. Blocking.
@@ -461,6 +481,24 @@ impl Search {
         Ok(Some(clip_view(row, placement.as_ref(), None)))
     }
 
+    /// What the boxes said. Blocking.
+    pub fn events(&self, _pass: &Pass, query: &EventQuery) -> Result<EventPage, SearchError> {
+        Ok(self.catalog.events(query)?)
+    }
+
+    /// What was set aside, of one box or of all, newest first, and how much of it there is. Blocking.
+    pub fn refused(
+        &self,
+        _pass: &Pass,
+        box_id: Option<&BoxId>,
+        limit: usize,
+    ) -> Result<(Vec<RefusedRow>, Vec<RefusedCount>), SearchError> {
+        let rows = self.catalog.refused(box_id, limit)?;
+        let mut counts = self.catalog.refused_counts()?;
+        counts.retain(|count| box_id.is_none_or(|box_id| *box_id == count.box_id));
+        Ok((rows, counts))
+    }
+
     /// Merges the cameras' clips by time: each camera's are read in small chunks, as far as needed.
     fn page(
         &self,
@@ -497,19 +535,23 @@ impl Search {
         Ok((page, false))
     }
 
-    /// Fills every second of the camera's time in the window: what no report covers is not yet reported.
+    /// Fills every second of the camera's time in the window: where its box was the last to speak and may
+    /// still be heard, its last word holds unconfirmed; what else no report covers is not yet reported.
     fn coverage(&self, found: &Found, range: TimeRange, now: Time) -> Result<CameraCoverage, SearchError> {
         let placement = &found.placement;
         let from = range.from.max(placement.from);
         let to = range.to.min(now).min(placement.until.unwrap_or(Time::MAX));
-        let known = match from < to {
-            true => self.catalog.coverage(&placement.device.id, TimeRange { from, to })?,
-            false => Vec::new(),
+        let (spans, tail_from) = match from < to {
+            true => self.account(placement, TimeRange { from, to }, now)?,
+            false => (Vec::new(), None),
         };
-        let spans = fill(known, from, to);
-        let sum = |recorded: bool| -> f64 {
-            let of_kind = spans.iter().filter(|s| (s.state == SpanState::Recorded) == recorded);
-            of_kind.map(|s| s.end.duration_since(s.start).as_secs_f64()).sum()
+        let spans: Vec<SpanView> = spans
+            .iter()
+            .map(|span| span_view(span, tail_from.is_none_or(|tail_from| span.start < tail_from)))
+            .collect();
+        let sum = |wanted: &dyn Fn(&SpanView) -> bool| {
+            let seconds = |s: &SpanView| s.end.duration_since(s.start).as_secs_f64();
+            round(spans.iter().filter(|s| wanted(s)).map(seconds).sum(), 3)
         };
         Ok(CameraCoverage {
             device: NameView { id: placement.device.id.to_string(), name: placement.device.name.clone() },
@@ -517,11 +559,38 @@ impl Search {
             point: point_view(placement),
             distance_m: found.distance_m,
             bearing_deg: found.bearing_deg,
-            recorded_s: round(sum(true), 3),
-            gap_s: round(sum(false), 3),
+            recorded_s: sum(&|s| s.confirmed && s.cause.is_none()),
+            gap_s: sum(&|s| s.confirmed && s.cause.is_some()),
+            unconfirmed_s: sum(&|s| !s.confirmed),
             truncated: spans.len() > SEARCH_SPANS_MAX,
-            spans: spans.iter().take(SEARCH_SPANS_MAX).map(span_view).collect(),
+            spans: spans.into_iter().take(SEARCH_SPANS_MAX).collect(),
         })
+    }
+
+    /// The account of the window without a hole, and from where on it is the box's last word only.
+    fn account(
+        &self,
+        placement: &Placement,
+        window: TimeRange,
+        now: Time,
+    ) -> Result<(Vec<CoverageSpan>, Option<Time>), SearchError> {
+        let trusted_for = SignedDuration::try_from(COVERAGE_HEARTBEAT * 2).expect("minutes fit");
+        let trusted_from = now.checked_sub(trusted_for).unwrap_or(Time::MIN);
+        // A window in the present asks for more than itself: an open span may go on within it, though its
+        // last word lies before it; or may have ended, which a word behind the window says.
+        let asked = match window.to > trusted_from {
+            true => TimeRange { from: window.from.min(trusted_from), to: now },
+            false => window,
+        };
+        let mut known = self.catalog.coverage(&placement.device.id, asked)?;
+        let tail = known
+            .last()
+            .filter(|last| last.open && last.end > trusted_from && last.end < window.to)
+            .filter(|_| !(self.is_offline)(&placement.device.box_id))
+            .map(|last| CoverageSpan { start: last.end, end: window.to, merkle_root: None, ..last.clone() });
+        let tail_from = tail.as_ref().map(|tail| tail.start);
+        known.extend(tail);
+        Ok((fill(known, window.from, window.to), tail_from))
     }
 }
 
@@ -659,12 +728,12 @@ fn point_view(placement: &Placement) -> PointView {
     PointView { lat: placement.site.point.lat, lon: placement.site.point.lon }
 }
 
-fn span_view(span: &CoverageSpan) -> SpanView {
+fn span_view(span: &CoverageSpan, confirmed: bool) -> SpanView {
     let (state, cause) = match span.state {
         SpanState::Recorded => ("recorded", None),
         SpanState::Gap { cause } => ("gap", Some(cause)),
     };
-    SpanView { state, cause, start: span.start, end: span.end, open: span.open }
+    SpanView { state, cause, start: span.start, end: span.end, open: span.open, confirmed }
 }
 
 impl From<ClockQuality> for ClockView {

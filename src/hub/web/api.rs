@@ -25,13 +25,12 @@ use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, di
 use crate::limits::{
     API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
 };
-use crate::model::{AreaId, BoxId, DeviceId, DeviceKind, Sha256Hash, Time};
+use crate::model::{
+    AreaId, BoxId, DeviceId, DeviceKind, PURPOSE_HEADER, Sha256Hash, Time, purpose_from_header,
+};
 
 type App = State<Arc<Web>>;
 type Answered<T> = Result<Json<T>, Problem>;
-
-/// Header that says why somebody looks; the query's `purpose` does too.
-const PURPOSE: &str = "camnet-purpose";
 
 pub fn router() -> Router<Arc<Web>> {
     Router::new()
@@ -47,7 +46,7 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/access", get(access))
 }
 
-/// Who asks, and why.
+/// Who asks, and why: the header says it, or the query's `purpose`.
 pub struct Looker {
     purpose: Option<String>,
     remote: Option<SocketAddr>,
@@ -57,7 +56,7 @@ impl FromRequestParts<Arc<Web>> for Looker {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _web: &Arc<Web>) -> Result<Self, Problem> {
-        let header = parts.headers.get(PURPOSE).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
+        let header = parts.headers.get(PURPOSE_HEADER).map(|v| purpose_from_header(v.as_bytes()));
         let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|c| c.0);
         Ok(Self { purpose: header, remote })
     }
@@ -470,11 +469,7 @@ pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Event
         after: token.map(|t| t.after),
         limit,
     };
-    let page = blocking(move || {
-        let _looked = pass;
-        web.catalog.events(&query)
-    })
-    .await?;
+    let page = blocking(move || web.search().events(&pass, &query)).await?;
     let next = page.next.map(|after| Token::new(digest, range, after).write());
     Ok(Json(Events { events: page.events.into_iter().map(EventView::from).collect(), next }))
 }
@@ -585,13 +580,7 @@ pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<Refu
     let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
     let subject = json!({ "box": asked.r#box, "limit": limit });
     let pass = looker.pass(&web, Action::Refused, asked.purpose, subject).await?;
-    let box_id = asked.r#box.clone();
-    let (rows, mut counts) = blocking(move || {
-        let _looked = pass;
-        Ok::<_, Problem>((web.catalog.refused(box_id.as_ref(), limit)?, web.catalog.refused_counts()?))
-    })
-    .await?;
-    counts.retain(|c| asked.r#box.as_ref().is_none_or(|b| *b == c.box_id));
+    let (rows, counts) = blocking(move || web.search().refused(&pass, asked.r#box.as_ref(), limit)).await?;
     let refused = rows.into_iter().map(|row| RefusedView {
         box_id: row.box_id.to_string(),
         received: row.received,

@@ -35,6 +35,7 @@ use super::registry::Registry;
 use super::search::Search;
 pub use super::status::HubStatus;
 use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
+use crate::model::BoxId;
 pub use problem::Problem;
 
 /// What the officers' handlers call.
@@ -53,7 +54,9 @@ pub struct Web {
 
 impl Web {
     fn search(&self) -> Search {
-        Search::new(self.catalog.clone())
+        let status = self.status.clone();
+        let is_offline = move |box_id: &BoxId| status.online(box_id) == Some(false);
+        Search::new(self.catalog.clone(), Arc::new(is_offline))
     }
 }
 

@@ -22,9 +22,10 @@ use crate::hub::config::BoxesConfig;
 use crate::hub::registry::RegistryFile;
 use crate::hub::truth::{HubRecord, StoredFile};
 use crate::journal::Journal;
+use crate::limits::COVERAGE_HEARTBEAT;
 use crate::model::{
-    BoxId, ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, Sha256Hash,
-    Source, SpanState, Still, SyncState, Time, Video,
+    BoxId, ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, GapCause,
+    Sha256Hash, Source, SpanState, Still, SyncState, Time, Video,
 };
 use crate::wire;
 
@@ -143,6 +144,15 @@ impl Hub {
         self.sink.apply(HubRecord::Event { box_id, received: Time::now(), conflict: false, json });
     }
 
+    /// What box-01 says about a span of its camera that began and was last heard of so many seconds ago.
+    fn say_coverage(&self, device: &str, sequence: u64, state: SpanState, start: i64, upto: i64, open: bool) {
+        let ago = |seconds: i64| Time::now() - SignedDuration::from_secs(seconds);
+        let (span, run, ring_from, detail) = (Uuid::now_v7(), None, None, None);
+        let (start, upto) = (ago(start), ago(upto));
+        let coverage = Coverage { span, state, start, upto, open, run, ring_from, detail };
+        self.say(device, "box-01", sequence, EventData::Coverage(coverage));
+    }
+
     /// A clip that began `seconds_ago` and lasts ten seconds.
     fn say_clip(&self, device: &str, box_id: &str, sequence: u64, seconds_ago: i64, content: &[u8]) -> Uuid {
         let start = Time::now() - SignedDuration::from_secs(seconds_ago);
@@ -195,21 +205,7 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     let near = hub.say_clip("cam-01", "box-01", 1, 600, b"near");
     let far = hub.say_clip("cam-11", "box-07", 1, 300, b"far");
     hub.store(b"near").await;
-    hub.say(
-        "cam-01",
-        "box-01",
-        2,
-        EventData::Coverage(Coverage {
-            span: Uuid::now_v7(),
-            state: SpanState::Recorded,
-            start: Time::now() - SignedDuration::from_secs(1800),
-            upto: Time::now() - SignedDuration::from_secs(60),
-            open: true,
-            run: None,
-            ring_from: None,
-            detail: None,
-        }),
-    );
+    hub.say_coverage("cam-01", 2, SpanState::Recorded, 1800, 60, true);
     let (status, all) = hub.get("/api/v1/clips").await;
     assert_eq!((status, ids(&all)), (200, vec![far.to_string(), near.to_string()]), "{all}");
     assert_eq!(all["understood"]["cameras"], 11);
@@ -223,11 +219,14 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
         for pair in spans.windows(2) {
             assert_eq!(pair[0]["end"], pair[1]["start"], "{camera}");
         }
-        let told = camera["recorded_s"].as_f64().unwrap() + camera["gap_s"].as_f64().unwrap();
+        let seconds = |name: &str| camera[name].as_f64().unwrap();
+        let told = seconds("recorded_s") + seconds("gap_s") + seconds("unconfirmed_s");
         assert!((3600.0..3660.0).contains(&told), "an hour since enrolment: {told}");
-        assert_eq!(spans.last().unwrap()["cause"], "not_yet_reported");
         if camera["device"]["id"] == "cam-01" {
-            assert!((camera["recorded_s"].as_f64().unwrap() - 1740.0).abs() < 1.0, "{camera}");
+            assert!((seconds("recorded_s") - 1740.0).abs() < 1.0, "{camera}");
+            assert!((seconds("unconfirmed_s") - 60.0).abs() < 2.0, "{camera}");
+        } else {
+            assert_eq!(spans.last().unwrap()["cause"], "not_yet_reported");
         }
     }
     let (_, circle) = hub.get("/api/v1/clips?lat=10.74048&lon=106.69531&radius_m=150").await;
@@ -246,6 +245,78 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     assert_eq!(posted["clips"], device["clips"]);
     let (status, one) = hub.get(&format!("/api/v1/clips/{near}")).await;
     assert_eq!((status, &one["device"]["name"]), (200, &json!("Cổng nhà 14 Hoa Phượng")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_boxs_last_word_holds_unconfirmed_until_it_is_old_or_the_box_is_gone() {
+    const DEAD: SpanState = SpanState::Gap { cause: GapCause::CameraUnreachable };
+    let beat = COVERAGE_HEARTBEAT.as_secs() as i64;
+    let recorded = || json!(["recorded", null, null]);
+    let recorded_tail = || json!(["recorded", null, false]);
+    let silent = || json!(["gap", "not_yet_reported", null]);
+    // Last word, its age, still open, what is known of the box; then the spans of the last twenty minutes.
+    let table = [
+        (SpanState::Recorded, beat, true, None, vec![recorded(), recorded_tail()]),
+        (SpanState::Recorded, beat, true, Some(true), vec![recorded(), recorded_tail()]),
+        (SpanState::Recorded, beat, true, Some(false), vec![recorded(), silent()]),
+        (SpanState::Recorded, 2 * beat + 1, true, Some(true), vec![recorded(), silent()]),
+        (SpanState::Recorded, beat, false, Some(true), vec![recorded(), silent()]),
+        (
+            DEAD,
+            beat,
+            true,
+            Some(true),
+            vec![json!(["gap", "camera_unreachable", null]), json!(["gap", "camera_unreachable", false])],
+        ),
+    ];
+    let told = |camera: &Value| -> Vec<Value> {
+        let spans = camera["spans"].as_array().unwrap();
+        spans.iter().map(|s| json!([s["state"], s["cause"], s["confirmed"]])).collect()
+    };
+    let ago = |seconds: i64| Time::now() - SignedDuration::from_secs(seconds);
+    for (state, age, open, online, expected) in table {
+        let hub = Hub::start().await;
+        hub.say_coverage("cam-01", 1, state, 1500, age, open);
+        if let Some(online) = online {
+            hub.web.status.set_online(&BoxId::new("box-01").unwrap(), online);
+        }
+        let (_, answer) = hub.get(&format!("/api/v1/clips?device=cam-01&from={}", ago(1200))).await;
+        let camera = &answer["coverage"][0];
+        assert_eq!(told(camera), expected, "{state:?} {age} {open} {online:?}");
+        let unconfirmed = if expected[1][2] == false { age as f64 } else { 0.0 };
+        assert!((camera["unconfirmed_s"].as_f64().unwrap() - unconfirmed).abs() < 2.0, "{camera}");
+        // A window that lies wholly behind the last word says the same.
+        let (from, to) = (ago(beat / 2), ago(beat / 4));
+        let (_, answer) = hub.get(&format!("/api/v1/clips?device=cam-01&from={from}&to={to}")).await;
+        assert_eq!(told(&answer["coverage"][0]), expected[1..], "{state:?} {age} {open} {online:?}");
+    }
+    // What the box said later stands, though it lies behind the window.
+    let hub = Hub::start().await;
+    hub.say_coverage("cam-01", 1, SpanState::Recorded, 1500, 200, true);
+    hub.say_coverage("cam-01", 2, DEAD, 100, 0, true);
+    let (_, answer) =
+        hub.get(&format!("/api/v1/clips?device=cam-01&from={}&to={}", ago(300), ago(150))).await;
+    assert_eq!(told(&answer["coverage"][0]), [recorded(), silent()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purpose_in_vietnamese_is_logged_as_it_was_meant() {
+    let hub = Hub::start().await;
+    let url = format!("{}/api/v1/clips?limit=1", hub.url);
+    let table = [
+        ("tin%20b%C3%A1o m%E1%BA%A5t xe 100%25", "tin báo mất xe 100%"),
+        ("tin báo mất xe", "tin báo mất xe"),
+        ("100% sure", "100% sure"),
+        ("%E1%BA", "%E1%BA"),
+    ];
+    for (header, logged) in table {
+        let asked = hub.client.get(&url).header("camnet-purpose", header).send().await.unwrap();
+        assert_eq!(asked.status(), 200);
+        let (_, log) = hub.get("/api/v1/access?limit=2").await;
+        assert_eq!(log["access"][1]["purpose"], logged, "{header}");
+    }
+    let long = "%E1%BA%A5".repeat(crate::limits::PURPOSE_CHARS_MAX);
+    assert_eq!(hub.client.get(&url).header("camnet-purpose", &long).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

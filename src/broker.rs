@@ -16,7 +16,9 @@ use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::net::Builder;
 use rmqtt::retain::{DefaultRetainStorage, RetainStorage};
 use rmqtt::server::MqttServer;
-use rmqtt::types::{AuthResult, LastWill, PublishAclResult, Retain, SubscribeAclResult, TopicFilter, TopicName};
+use rmqtt::types::{
+    AuthResult, LastWill, PublishAclResult, Retain, SubscribeAclResult, TopicFilter, TopicName,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{BROKER_QUEUE_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX};
@@ -97,7 +99,12 @@ impl RetainStorage for Retained {
         true
     }
 
-    async fn set(&self, topic: &TopicName, retain: Retain, expiry: Option<Duration>) -> rmqtt::net::Result<()> {
+    async fn set(
+        &self,
+        topic: &TopicName,
+        retain: Retain,
+        expiry: Option<Duration>,
+    ) -> rmqtt::net::Result<()> {
         self.0.set_with_timeout(topic, retain, expiry).await
     }
 

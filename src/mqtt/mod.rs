@@ -92,7 +92,7 @@ pub struct Message {
 pub struct Ack {
     connection: u64,
     /// Topic and payload are emptied: only the packet id counts.
-    publish: Publish,
+    publish: Box<Publish>,
 }
 
 /// The broker's answer to a publish. It proves nothing about the hub; only a receipt does.
@@ -387,7 +387,7 @@ impl Inbound {
         let user_properties =
             publish.properties.take().map(|properties| properties.user_properties).unwrap_or_default();
         let is_promised = publish.qos != QoS::AtMostOnce;
-        let ack = Ack { connection: self.connection, publish };
+        let ack = Ack { connection: self.connection, publish: Box::new(publish) };
         let message = LinkEvent::Message(Message { topic, payload, user_properties, ack });
         match self.events.try_send(message) {
             Ok(()) => Ok(()),

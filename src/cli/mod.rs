@@ -7,6 +7,7 @@ mod search;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+#[cfg(any(feature = "edge", feature = "hub"))]
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 

@@ -113,10 +113,10 @@ impl StreetPictures {
 
 impl Pictures for StreetPictures {
     fn width(&self) -> u32 {
-        self.0.width() as u32
+        self.0.width()
     }
     fn height(&self) -> u32 {
-        self.0.height() as u32
+        self.0.height()
     }
     fn fps(&self) -> u32 {
         self.0.fps()

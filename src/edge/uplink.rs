@@ -3,7 +3,7 @@
 //! Owns what is on its way and when it is sent again. May not forget an event: only a receipt makes the
 //! outbox do that.
 //!
-//! [`Core`] decides and does no I/O: actions in, effects out. [`run`] drives it with the real outbox and the
+//! [`Core`] decides and does no I/O: actions in, effects out. [`Uplink::run`] drives it with the real outbox and the
 //! real MQTT link.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::store::{Journal, JournalError};
 use crate::limits::JOURNAL_RECORD_BYTES_MAX;
 
-type Answer = oneshot::Sender<Result<Range<u64>, Arc<JournalError>>>;
+type Outcome = Result<Range<u64>, Arc<JournalError>>;
+type Answer = oneshot::Sender<Outcome>;
 
 struct Request {
     payloads: Vec<Vec<u8>>,
@@ -64,7 +65,7 @@ fn serve(mut journal: Journal, mut queue: mpsc::Receiver<Request>) {
         {
             group.push(request);
         }
-        let mut done: Vec<(Answer, Result<Range<u64>, Arc<JournalError>>)> = Vec::new();
+        let mut done: Vec<(Answer, Outcome)> = Vec::new();
         for request in group {
             let range = append_all(&mut journal, &request.payloads).map_err(Arc::new);
             done.push((request.answer, range));

@@ -35,6 +35,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, MQTT_PACKET_BYTES_MAX, MQTT_REQUESTS_MAX, RESEND_AFTER};
+use crate::outage::Outage;
 
 /// The common name in the hub's own certificate, and its MQTT client id.
 pub const HUB_NAME: &str = "camnet-hub";
@@ -92,7 +93,7 @@ pub struct Message {
 pub struct Ack {
     connection: u64,
     /// Topic and payload are emptied: only the packet id counts.
-    publish: Publish,
+    publish: Box<Publish>,
 }
 
 /// The broker's answer to a publish. It proves nothing about the hub; only a receipt does.
@@ -184,19 +185,17 @@ async fn run(
     shutdown: CancellationToken,
 ) {
     let mut backoff = BACKOFF_FIRST;
+    let mut outage = Outage::default();
     for connection in 1u64.. {
         let started = Instant::now();
-        let reason = run_once(&config, connection, &events, &mut requests, &shutdown).await;
+        let (reason, was_up) = run_once(&config, connection, &events, &mut requests, &shutdown).await;
         if shutdown.is_cancelled() {
             return;
         }
-        tracing::warn!(
-            broker = config.address,
-            client = config.client_id,
-            connection,
-            reason,
-            "mqtt link is down"
-        );
+        if was_up {
+            outage.ended();
+        }
+        log_down(&config, connection, &reason, &mut outage);
         if events.send(LinkEvent::Down { connection, reason }).await.is_err() {
             return;
         }
@@ -212,19 +211,30 @@ async fn run(
     }
 }
 
+/// At warn what is new, at debug each further try. That the link is up again, its owner says.
+fn log_down(config: &LinkConfig, connection: u64, reason: &str, outage: &mut Outage) {
+    let (is_news, failures) = (outage.failed(reason), outage.failures());
+    let (broker, client) = (&config.address, &config.client_id);
+    if is_news {
+        tracing::warn!(broker, client, connection, failures, reason, "mqtt link is down");
+    } else {
+        tracing::debug!(broker, client, connection, failures, reason, "mqtt link is still down");
+    }
+}
+
 /// Empties the queue while there is no connection, so that senders never hang; returns when all are gone.
 async fn refuse_while_down(requests: &mut mpsc::Receiver<Request>) {
     while requests.recv().await.is_some() {}
 }
 
-/// Runs one connection from CONNECT to the first error; returns why it ended.
+/// Runs one connection from CONNECT to the first error; returns why it ended, and whether it had been up.
 async fn run_once(
     config: &LinkConfig,
     connection: u64,
     events: &mpsc::Sender<LinkEvent>,
     requests: &mut mpsc::Receiver<Request>,
     shutdown: &CancellationToken,
-) -> String {
+) -> (String, bool) {
     let (client, event_loop) = AsyncClient::new(options(config), MQTT_REQUESTS_MAX);
     let broken = CancellationToken::new();
     let up = CancellationToken::new();
@@ -239,7 +249,7 @@ async fn run_once(
         reason
     };
     let (reason, ()) = tokio::join!(poller, writer);
-    reason
+    (reason, up.is_cancelled())
 }
 
 /// The DISCONNECT of a shutdown gets this long to reach the wire.
@@ -387,7 +397,7 @@ impl Inbound {
         let user_properties =
             publish.properties.take().map(|properties| properties.user_properties).unwrap_or_default();
         let is_promised = publish.qos != QoS::AtMostOnce;
-        let ack = Ack { connection: self.connection, publish };
+        let ack = Ack { connection: self.connection, publish: Box::new(publish) };
         let message = LinkEvent::Message(Message { topic, payload, user_properties, ack });
         match self.events.try_send(message) {
             Ok(()) => Ok(()),

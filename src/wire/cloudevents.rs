@@ -1,4 +1,4 @@
-//! Events as CloudEvents 1.0 JSON (https://github.com/cloudevents/spec, 1.0.2, JSON event format):
+//! Events as CloudEvents 1.0 JSON (<https://github.com/cloudevents/spec>, 1.0.2, JSON event format):
 //! one object, or an array of objects as batch.
 //!
 //! A body is decoded event by event, so that one bad event in a batch costs only itself.

@@ -39,6 +39,7 @@ use super::outbox::{NewEvent, Outbox, OutboxError};
 use super::ring::{Ring, RingError, RingRecovery};
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY};
 use crate::model::{BoxId, DeviceId, GapCause, Time};
+use crate::outage::Outage;
 
 /// What the cameras of a box share.
 #[derive(Clone)]
@@ -190,15 +191,16 @@ async fn connect_again_and_again(
     shutdown: &CancellationToken,
 ) {
     let mut backoff = BACKOFF_FIRST;
+    let mut outage = Outage::default();
     while !shutdown.is_cancelled() {
-        let (ended, pictures) = connect(camera, &inputs, metrics, shutdown).await;
+        let (ended, pictures) = connect(camera, &inputs, metrics, &mut outage, shutdown).await;
         metrics.connected.set(0);
         let Err(error) = ended else { continue };
         if matches!(error, SessionError::RecorderGone) {
             return;
         }
         metrics.connections_failed.inc();
-        tracing::warn!(device = %camera.id, error = %error.in_short(), pictures, "camera lost");
+        log_lost(&camera.id, &error, pictures, &mut outage);
         let cause = if error.began() { GapCause::StreamBroken } else { GapCause::CameraUnreachable };
         if inputs.send(Input::Lost { cause, detail: error.in_short() }).await.is_err() {
             return;
@@ -213,11 +215,23 @@ async fn connect_again_and_again(
     }
 }
 
+/// At warn what is new, at debug each further try.
+fn log_lost(device: &DeviceId, error: &SessionError, pictures: u64, outage: &mut Outage) {
+    let error = error.in_short();
+    let (is_news, failures) = (outage.failed(&error), outage.failures());
+    if is_news {
+        tracing::warn!(%device, error, pictures, failures, "camera lost");
+    } else {
+        tracing::debug!(%device, error, pictures, failures, "camera is still lost");
+    }
+}
+
 /// One connection; how it ended and how many pictures came.
 async fn connect(
     camera: &CameraConfig,
     inputs: &mpsc::Sender<Input>,
     metrics: &CameraMetrics,
+    outage: &mut Outage,
     shutdown: &CancellationToken,
 ) -> (Result<(), SessionError>, u64) {
     if inputs.send(Input::Connected).await.is_err() {
@@ -230,6 +244,9 @@ async fn connect(
             if matches!(item, SessionItem::Unit(_)) {
                 pictures += 1;
                 metrics.connected.set(1);
+                if let Some(failures) = outage.ended() {
+                    tracing::info!(device = %camera.id, failures, "camera is back");
+                }
             }
             if inputs.send(Input::Item(item)).await.is_err() {
                 return;

@@ -5,7 +5,7 @@
 //! unexpectedly empty, of another version, or ahead of the journal is moved aside and built anew from the
 //! journal; values stay below 64 KiB. May not hold anything that the journal does not.
 //!
-//! Keys begin with one letter, see [`kind`]; ids end with a zero byte, numbers are big-endian.
+//! Keys begin with one letter, see `kind`; ids end with a zero byte, numbers are big-endian.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;

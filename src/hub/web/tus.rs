@@ -1,4 +1,4 @@
-//! Resumable uploads: tus 1.0.0 (https://tus.io/protocols/resumable-upload) with creation and termination,
+//! Resumable uploads: tus 1.0.0 (<https://tus.io/protocols/resumable-upload>) with creation and termination,
 //! below `/tus/v1/uploads`. An upload belongs to the box that created it.
 
 use std::sync::Arc;

@@ -552,13 +552,13 @@ mod tests {
     #[cfg(feature = "media")]
     #[test]
     fn real_footage_moves_and_the_still_spans_around_it_do_not() {
+        use std::path::Path;
         const STILL: u64 = 150;
-        for (name, events_least) in [("car-detection.mp4", 3), ("one-by-one-person-detection.mp4", 4)] {
-            let Some(path) = shared_video(name) else {
-                println!("skipped: no {name} in ../shared/videos or CAMNET_VIDEOS");
-                continue;
-            };
-            let footage = crate::media::testing::grey_pictures(&path, WIDTH, HEIGHT);
+        for (name, events_least) in [("car-detection.mp4", 3), ("one-by-one-person-detection.mp4", 2)] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/videos").join(name);
+            assert!(path.is_file(), "{} is missing", path.display());
+            let mut footage = crate::media::testing::grey_pictures(&path, WIDTH, HEIGHT);
+            footage.truncate(700);
             let (first, last) = (&footage[0], &footage[footage.len() - 1]);
             let moving_to = STILL + footage.len() as u64;
             let joined = (0..moving_to + STILL).map(|n| {
@@ -592,22 +592,14 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "media")]
-    fn shared_video(name: &str) -> Option<std::path::PathBuf> {
-        let given = std::env::var_os("CAMNET_VIDEOS").map(std::path::PathBuf::from);
-        let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-        let beside = here.ancestors().map(|folder| folder.join("shared/videos"));
-        given.into_iter().chain(beside).map(|folder| folder.join(name)).find(|path| path.is_file())
-    }
-
     #[cfg(feature = "demo")]
     #[test]
     fn every_crossing_of_the_drawn_street_is_found_and_nothing_else() {
         use crate::demo::street::Street;
         let mut crossings_total = 0;
-        for seed in 1..=4 {
+        for seed in 1..=2 {
             let street = Street::new(seed, 640, 360, 10);
-            let seconds = 100;
+            let seconds = 80;
             let found = spans((0..seconds * 10).map(|n| shrink(&street.frame(n), 640, 360)));
             let mut truth = street.crossings(0.0, seconds as f64);
             truth.retain(|crossing| crossing.to_s < seconds as f64);
@@ -625,7 +617,7 @@ mod tests {
                 assert!(covered, "seed {seed}: {span:?} lies outside {truth:?}");
             }
         }
-        assert!(crossings_total >= 20, "{crossings_total}");
+        assert!(crossings_total >= 8, "{crossings_total}");
     }
 
     /// The luma of an I420 picture as the decoder's small one: means of blocks.

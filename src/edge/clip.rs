@@ -174,7 +174,8 @@ impl Cutter {
         write_durably(&self.path(clip, ".mp4"), &bytes)?;
         let peak = job.peak.filter(|p| (first.start..last.end).contains(p));
         let still_time = peak.unwrap_or(first.start);
-        let thumbnail = self.thumbnail(clip, bytes, still_time, first.start)?;
+        let scene = scene_of(part, still_time);
+        let thumbnail = self.thumbnail(clip, whole_clip(scene)?, still_time, scene[0].start)?;
         let cut = ClipCut {
             clip,
             motion: job.motion,
@@ -198,15 +199,15 @@ impl Cutter {
         Ok(file)
     }
 
-    /// The thumbnail, written; none when there is no decoder or it fails: the clip matters more.
+    /// The thumbnail from `mp4`, which begins at `mp4_start`, written; none when there is no decoder or it fails: the clip matters more.
     fn thumbnail(
         &self,
         clip: Uuid,
         mp4: Vec<u8>,
         time: Time,
-        clip_start: Time,
+        mp4_start: Time,
     ) -> Result<Option<Still>, ClipError> {
-        let at_ns = u64::try_from(time.duration_since(clip_start).as_nanos()).unwrap_or(0);
+        let at_ns = u64::try_from(time.duration_since(mp4_start).as_nanos()).unwrap_or(0);
         let Some(jpeg) = still(mp4, at_ns, clip) else { return Ok(None) };
         write_durably(&self.path(clip, ".jpg"), &jpeg)?;
         Ok(Some(Still { sha256: Sha256Hash::of(&jpeg), bytes: jpeg.len() as u64, time }))
@@ -215,6 +216,14 @@ impl Cutter {
     fn path(&self, clip: Uuid, suffix: &str) -> PathBuf {
         self.clips_dir.join(format!("{clip}{suffix}"))
     }
+}
+
+/// The fragment that shows `time`, from the key frame that it needs. A still is decoded from it alone: that is
+/// cheap, and GStreamer's demultiplexer counts time anew with each fragment that has no `tfdt`.
+fn scene_of(part: &[FragmentEntry], time: Time) -> &[FragmentEntry] {
+    let shown = part.iter().rposition(|f| f.start <= time).unwrap_or(0);
+    let key = part[..=shown].iter().rposition(|f| f.sync).unwrap_or(0);
+    &part[key..=shown]
 }
 
 /// The clips in `dir` whose event stands in a file that ends with `suffix`, oldest first.

@@ -10,7 +10,7 @@
 //! 'R'  JSON: what was receipted ({"epoch", "upto", "missing"}) and the epoch's last sequence
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -73,6 +73,9 @@ impl Outbox {
     }
 }
 
+/// Ranges that are remembered as gone.
+const GONE_RANGES_MAX: usize = 1000;
+
 /// The place of an event: its epoch and its sequence in it.
 pub type Place = (Epoch, u64);
 
@@ -85,7 +88,8 @@ pub struct Store {
     /// Epochs in the order of their first event, and for each the events that no receipt covers with their
     /// record numbers.
     unreceipted: Vec<(Epoch, BTreeMap<u64, u64>)>,
-    /// Segments that may go once their last record is receipted: first record and when it was closed.
+    /// Ranges that the hub asked for and that are not on disk any more: not looked for again.
+    gone: BTreeSet<(Epoch, u64, u64)>,
     bytes_max: u64,
 }
 
@@ -114,6 +118,7 @@ impl Store {
             epoch: Epoch::draw(),
             last_sequence: 0,
             unreceipted: Vec::new(),
+            gone: BTreeSet::new(),
             bytes_max: OUTBOX_BYTES_MAX,
         };
         let previous = store.replay()?;
@@ -321,7 +326,9 @@ impl Store {
             self.unreceipted.iter().find(|(epoch, _)| *epoch == receipt.epoch).map(|(_, events)| events);
         let is_known = |sequence: u64| owed.is_some_and(|events| events.contains_key(&sequence));
         let newest = if receipt.epoch == self.epoch { self.last_sequence } else { u64::MAX };
-        let is_new = |&(from, to): &(u64, u64)| !(is_known(from) && is_known(to.min(newest)));
+        let is_new = |&(from, to): &(u64, u64)| {
+            !(is_known(from) && is_known(to.min(newest))) && !self.gone.contains(&(receipt.epoch, from, to))
+        };
         if !receipt.missing.iter().any(is_new) {
             return Ok(Vec::new());
         }
@@ -332,6 +339,13 @@ impl Store {
             let is_asked = receipt.missing.iter().any(|&(from, to)| (from..=to).contains(&place.1));
             if place.0 == receipt.epoch && is_asked && !is_known(place.1) {
                 found.push((place, record.number));
+            }
+        }
+        for &(from, to) in &receipt.missing {
+            let is_found = found.iter().any(|&((_, sequence), _)| (from..=to).contains(&sequence));
+            if !is_found && self.gone.len() < GONE_RANGES_MAX {
+                tracing::warn!(epoch = %receipt.epoch, from, to, "the hub asks for events that are not on disk any more");
+                self.gone.insert((receipt.epoch, from, to));
             }
         }
         for &((epoch, sequence), number) in &found {

@@ -20,7 +20,7 @@ use super::catalog::Catalog;
 use super::status::HubStatus;
 use super::truth::{HubRecord, JournalTruth, Outcome, StoredFile, Truth, TruthItem, read_from};
 use crate::limits::{BATCH_EVENTS_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX, INGEST_QUEUE_MAX};
-use crate::model::{BoxId, DeviceId, Epoch, Time};
+use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
 use crate::wire::{self, Command, Decoded, Refusal, RefusalReason, Topic, TopicKind};
 
@@ -258,6 +258,10 @@ impl Worker {
                     let is_known = device.is_none_or(|device| (self.speaks_for)(box_id, device));
                     if is_known {
                         let place = (box_id.clone(), event.epoch);
+                        // A first event names the epoch before: if that has holes, the box must hear of them.
+                        if let EventData::Boot(Boot { previous: Some(previous), .. }) = &event.data {
+                            group.touched.insert((box_id.clone(), previous.epoch));
+                        }
                         let record =
                             HubRecord::Event { box_id: box_id.clone(), received, conflict: false, json };
                         group.push(record, Some(place));

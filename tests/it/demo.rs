@@ -2,9 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use camnet::demo::StreetPictures;
+use camnet::media::rtsp_server::{Credentials, RtspServer};
 
 use crate::world::{camnet, free_port, root, run, signal};
 
@@ -89,6 +93,25 @@ fn files_can_be_played_instead() {
     let demo = Demo::start(free_port(), &["--video", a.to_str().unwrap(), "--video", b.to_str().unwrap()]);
     demo.search_finds(Duration::from_secs(90));
     demo.stop();
+}
+
+#[test]
+fn real_cameras_can_be_taken_instead_and_their_passwords_stay_off_the_disk_of_others() {
+    let login = Credentials { user: "ward".into(), password: "s3cret".into() };
+    let server = RtspServer::start(0, Some(&login)).unwrap();
+    server.mount_drawn("gate", StreetPictures::new(3, None)).unwrap();
+    let url = server.url("gate").replace("rtsp://", "rtsp://ward:s3cret@");
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("demo");
+    let demo = Demo::start(free_port(), &["--rtsp", &url, "--data", data.to_str().unwrap()]);
+    demo.search_finds(Duration::from_secs(60));
+    demo.stop();
+    let secret = data.join("cam-01.password");
+    assert_eq!(std::fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    for file in ["box-01.toml", "camnet.log"] {
+        let text = std::fs::read_to_string(data.join(file)).unwrap();
+        assert!(!text.contains("s3cret"), "{file} holds the password");
+    }
 }
 
 #[test]

@@ -186,9 +186,55 @@ async fn check_bits(world: &HubWorld, dir: &Path, clips: &[Value], source: &Path
             .unwrap();
         assert_eq!(String::from_utf8_lossy(&decode.stderr), "", "ffmpeg warns about {id}");
 
-        let still = world.bytes(clip["links"]["thumbnail"].as_str().unwrap()).await;
-        assert_eq!(&still[..2], [0xff, 0xd8], "the thumbnail of {id} is a JPEG");
+        check_thumbnail(world, clip, &file).await;
     }
+}
+
+/// The thumbnail is the picture of the moment that the box says it is.
+async fn check_thumbnail(world: &HubWorld, clip: &Value, file: &Path) {
+    let id = clip["id"].as_str().unwrap();
+    let events = world.all("/api/v1/events?type=camnet.clip.v1&limit=100", "events").await;
+    let data = events.iter().map(|event| &event["data"]).find(|data| data["clip"] == id).unwrap();
+    let after_s = time(&data["thumbnail"]["time"]).duration_since(time(&data["start"])).as_secs_f64();
+    let still = file.with_extension("jpg");
+    let jpeg = world.bytes(clip["links"]["thumbnail"].as_str().unwrap()).await;
+    assert_eq!(&jpeg[..2], [0xff, 0xd8], "the thumbnail of {id} is a JPEG");
+    std::fs::write(&still, jpeg).unwrap();
+
+    let shown = small_grey(&still, "null");
+    let nearest = [-0.1, 0.0, 0.1].map(|by| {
+        let moment = small_grey(file, &format!("select=gte(t\\,{:.3})", (after_s + by).max(0.0)));
+        let differences = shown.iter().zip(&moment).map(|(a, b)| a.abs_diff(*b));
+        differences.max().unwrap()
+    });
+    let nearest = nearest.into_iter().min().unwrap();
+    assert!(nearest < 40, "{id}: at {after_s} s something else is to be seen (difference {nearest})");
+}
+
+/// The first picture that `select` lets through, as 48 × 27 grey values: means of blocks.
+fn small_grey(file: &Path, select: &str) -> Vec<u8> {
+    let output = Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(file)
+        .args([
+            "-vf",
+            &format!("{select},scale=48:27:flags=area,format=gray"),
+            "-frames:v",
+            "1",
+            "-f",
+            "rawvideo",
+            "-",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.stdout.len(),
+        48 * 27,
+        "{}: {}",
+        file.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
 }
 
 /// No event lies wholly in a span where nothing moves.

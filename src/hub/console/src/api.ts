@@ -83,6 +83,8 @@ export interface Span {
   start: string;
   end: string;
   open: boolean;
+  /** `false`: so by the box's last word, not yet confirmed. */
+  confirmed?: boolean;
 }
 export interface Coverage {
   device: Named;
@@ -91,6 +93,7 @@ export interface Coverage {
   distance_m?: number;
   recorded_s: number;
   gap_s: number;
+  unconfirmed_s: number;
   truncated: boolean;
   spans: Span[];
 }

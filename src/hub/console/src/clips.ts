@@ -1,6 +1,6 @@
 // Owns how clips and coverage are put together for the eye: groups by camera, causes of gaps, one-line words.
 import type { Clip, Coverage, Span } from './api';
-import { clockWords, seconds, t, type Key } from './i18n.svelte';
+import { clockWords, duration, seconds, t, type Key } from './i18n.svelte';
 import { compass } from './place';
 import { app } from './state.svelte';
 import { formatClock, formatDate, formatDateTime } from './time';
@@ -35,7 +35,33 @@ export function groups(clips: Clip[], coverage: Coverage[]): Group[] {
   );
 }
 
-export const gaps = (coverage: Coverage | undefined): Span[] => (coverage?.spans ?? []).filter((s) => s.state === 'gap');
+/** Shorter gaps are the seams between two words of the box: the timeline draws them, a list would only be longer. */
+const TOLD_GAP_MS = 1000;
+
+export interface Gap extends Span {
+  /** From here on it is only the box's last word. */
+  unconfirmed_from?: string;
+}
+
+/** The gaps worth telling; what the box has not confirmed yet belongs to the gap it goes on from. */
+export function gaps(coverage: Coverage | undefined): Gap[] {
+  const told: Gap[] = [];
+  for (const span of (coverage?.spans ?? []).filter((s) => s.state === 'gap')) {
+    const last = told[told.length - 1];
+    if (span.confirmed !== false) told.push({ ...span });
+    else if (last?.end === span.start && last.cause === span.cause) Object.assign(last, { end: span.end, unconfirmed_from: span.start });
+    else told.push({ ...span, unconfirmed_from: span.start });
+  }
+  return told.filter((gap) => Date.parse(gap.end) - Date.parse(gap.start) >= TOLD_GAP_MS);
+}
+
+/** "6 phút, còn tiếp; từ 02:05:10 là theo báo cáo cuối của hộp, chưa xác nhận". */
+export function gapLengthWords(gap: Gap): string {
+  const length = duration(Date.parse(gap.end) - Date.parse(gap.start)) + (gap.open ? `, ${t('gap.still_open')}` : '');
+  if (!gap.unconfirmed_from) return length;
+  const words = gap.unconfirmed_from === gap.start ? t('gap.unconfirmed') : t('gap.unconfirmed_from', { time: formatClock(new Date(gap.unconfirmed_from)) });
+  return `${length}; ${words}`;
+}
 
 /** The catalogue's word for a cause; a cause this page does not know yet is said to be unknown. */
 export function causeKey(cause: string | undefined): Key {
@@ -46,10 +72,11 @@ export function causeNextKey(cause: string | undefined): Key {
 }
 const CAUSES = new Set(['box_off', 'camera_unreachable', 'stream_broken', 'disk_full', 'clock_unsure', 'paused_by_owner', 'not_yet_reported']);
 
-/** 21:00:05 – 21:12:40, with dates where the asked range spans several days. */
+/** 21:00:05 – 21:12:40, with a date where the asked range spans several days. */
 export function spanWords(span: { start: string; end: string }): string {
-  const write = severalDays() ? formatDateTime : formatClock;
-  return `${write(new Date(span.start))} – ${write(new Date(span.end))}`;
+  const [start, end] = [new Date(span.start), new Date(span.end)];
+  const from = severalDays() ? formatDateTime(start) : formatClock(start);
+  return `${from} – ${formatDate(start) === formatDate(end) ? formatClock(end) : formatDateTime(end)}`;
 }
 
 export function startWords(clip: Clip): string {

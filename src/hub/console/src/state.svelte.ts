@@ -14,6 +14,7 @@ import {
   type Point,
   type Question,
   type Session,
+  type Span,
 } from './api';
 import { lastRange, type Range } from './time';
 
@@ -388,9 +389,16 @@ function asHubError(error: unknown): HubError {
   return error instanceof HubError ? error : new HubError('problem', 0, String(error), '');
 }
 
+/** A second's seam between two words of the box makes no camera incomplete. */
+const SEAM_S = 1;
+const unconfirmedIs = (c: Coverage, state: Span['state']) => c.spans.some((s) => s.confirmed === false && s.state === state);
+
+/** Whether anything was recorded, even if only by the box's last word. */
+export const hasRecorded = (c: Coverage) => c.recorded_s > 0 || unconfirmedIs(c, 'recorded');
+
 export function cameraState(c: Coverage): CameraState {
-  if (c.gap_s === 0 && c.recorded_s > 0) return 'full';
-  if (c.recorded_s > 0) return 'partly';
+  const whole = c.gap_s < SEAM_S && !unconfirmedIs(c, 'gap');
+  if (hasRecorded(c)) return whole ? 'full' : 'partly';
   const last = c.spans[c.spans.length - 1];
   return last?.cause === 'camera_unreachable' || last?.cause === 'not_yet_reported' || last?.cause === 'box_off' ? 'unreachable' : 'none';
 }
@@ -403,7 +411,7 @@ export function worst(states: CameraState[]): CameraState {
   return asked.some((s) => s === 'full' || s === 'partly') ? 'partly' : 'unreachable';
 }
 
-/** The latest word of each circuit of a lamp cabinet; `unknown` where there is none. */
+/** The latest word of each circuit of a lamp cabinet, by number; a cabinet that said nothing is one `unknown`. */
 export function lampStates(lamp: Device, events: LampEvent[]): LampState[] {
   const circuits = new Map<number, LampEvent>();
   for (const event of events) {
@@ -412,8 +420,7 @@ export function lampStates(lamp: Device, events: LampEvent[]): LampState[] {
     const before = circuits.get(event.data.circuit);
     if (!before || before.time < event.time) circuits.set(event.data.circuit, event);
   }
-  const count = Math.max(lamp.lamps ?? 0, ...circuits.keys(), 0);
-  return Array.from({ length: count }, (_, i) => {
+  return Array.from({ length: Math.max(...circuits.keys(), 1) }, (_, i) => {
     const event = circuits.get(i + 1);
     if (!event) return 'unknown';
     return event.data.fault ? 'fault' : event.data.on ? 'lit' : 'dark';

@@ -328,3 +328,114 @@ fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> ClipError 
     let path = path.to_owned();
     move |source| ClipError::Io { what, path: path.clone(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::camera::CamerasMetrics;
+    use crate::edge::config::RingConfig;
+    use crate::edge::fmp4::{Sample, Track, WallClock};
+    use crate::edge::outbox::OutboxError;
+    use crate::edge::ring::Run;
+
+    fn at(seconds: i64) -> Time {
+        Time::from_second(1_772_000_000 + seconds).unwrap()
+    }
+
+    /// A cutter whose ring has so many fragments of one second, and the ids of the clips that the outbox takes.
+    fn cutter(dir: &Path, seconds: i64, takes: bool) -> (Cutter, mpsc::UnboundedReceiver<Uuid>) {
+        let (outbox, mut accepts) = Outbox::new();
+        let (announced, clips) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(accept) = accepts.recv().await {
+                let EventData::Clip(cut) = accept.event.data else { panic!("only clips are announced") };
+                let _ = announced.send(cut.clip);
+                let _ = accept.done.send(if takes { Ok(()) } else { Err(OutboxError::Closed) });
+            }
+        });
+        let device: DeviceId = "cam-01".parse().unwrap();
+        let cutter = Cutter {
+            ring: Arc::new(Mutex::new(ring(&dir.join("ring"), seconds))),
+            clips_dir: clips_dir(dir),
+            outbox,
+            metrics: CamerasMetrics::register(&prometheus::Registry::new()).unwrap().of(&device),
+            device,
+        };
+        (cutter, clips)
+    }
+
+    fn ring(dir: &Path, seconds: i64) -> Ring {
+        let config =
+            RingConfig { days: 1, bytes_per_camera: 1 << 24, segment: jiff::SignedDuration::from_secs(60) };
+        let (mut ring, _) = Ring::open(dir, config).unwrap();
+        let mut sample_entry = vec![0; 86];
+        sample_entry[4..8].copy_from_slice(b"avc1");
+        sample_entry.extend_from_slice(&[0, 0, 0, 15]);
+        sample_entry.extend_from_slice(b"avcC\x01\x64\x00\x1f\xff\xe0\x00");
+        let track = Track { sample_entry, width: 640, height: 360 };
+        ring.begin_run(Run {
+            run: Uuid::now_v7(),
+            start: at(0),
+            clock: super::super::clock::quality(),
+            track,
+        });
+        for second in 0..seconds {
+            let pts = second * i64::from(TIMESCALE);
+            let sample = Sample { pts, sync: true, data: fmp4::tests::nal(0x65, 100) };
+            let wall = WallClock { time: at(second), camera: true };
+            let fragment = fmp4::fragment(1, &[sample], Some(pts + i64::from(TIMESCALE)), pts, wall);
+            ring.append(&fragment, at(second), at(second + 1)).unwrap();
+        }
+        ring
+    }
+
+    fn job(from: i64, to: i64) -> ClipJob {
+        let (motion, motion_start, motion_end, peak) = (Some(Uuid::now_v7()), None, None, None);
+        ClipJob { motion, from: at(from), to: at(to), motion_start, motion_end, peak, peak_score: 0.0 }
+    }
+
+    /// What a process does with the clips that it finds.
+    async fn start_again(dir: &Path, takes: bool) -> Vec<Uuid> {
+        let (cutter, mut clips) = cutter(dir, 0, takes);
+        cutter.announce_pending(&CancellationToken::new()).await;
+        drop(cutter);
+        let mut announced = Vec::new();
+        while let Some(clip) = clips.recv().await {
+            announced.push(clip);
+        }
+        announced
+    }
+
+    #[tokio::test]
+    async fn a_clip_is_announced_until_the_outbox_took_it_and_always_by_the_same_id() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cutter, _) = cutter(dir.path(), 5, true);
+        let made = tokio::task::spawn_blocking(move || cutter.cut(&job(1, 4)).map(|clips| (clips, cutter)));
+        let (clips, cutter) = made.await.unwrap().unwrap();
+        let id = clips[0].cut.clip;
+        let (pending, handed_over) = (cutter.path(id, PENDING), cutter.path(id, ".json"));
+        drop(cutter);
+        assert!(pending.exists(), "the process ends between writing and announcing");
+
+        assert_eq!(start_again(dir.path(), false).await, [id]);
+        assert!(pending.exists() && !handed_over.exists(), "the outbox did not take it");
+        assert_eq!(start_again(dir.path(), true).await, [id]);
+        assert!(!pending.exists() && handed_over.exists());
+        std::fs::rename(&handed_over, &pending).unwrap();
+        assert_eq!(start_again(dir.path(), true).await, [id], "the process ended before the rename");
+        assert!(start_again(dir.path(), true).await.is_empty());
+        let video = std::fs::read(handed_over.with_extension("mp4")).unwrap();
+        assert_eq!(Sha256Hash::of(&video), clips[0].cut.sha256);
+    }
+
+    #[tokio::test]
+    async fn a_long_span_becomes_clips_that_touch() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cutter, _) = cutter(dir.path(), 300, true);
+        let cut = tokio::task::spawn_blocking(move || cutter.cut(&job(10, 290))).await.unwrap().unwrap();
+        let spans: Vec<_> = cut.iter().map(|clip| (clip.cut.start, clip.cut.end)).collect();
+        assert_eq!(spans, [(at(10), at(130)), (at(130), at(250)), (at(250), at(290))]);
+        let fragments: usize = cut.iter().map(|clip| clip.cut.fragments.len()).sum();
+        assert_eq!(fragments, 280, "each fragment is in one clip");
+    }
+}

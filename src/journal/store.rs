@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::segment::{self, HEADER_BYTES, RECORD_HEADER_BYTES};
 use crate::limits::{JOURNAL_RECORD_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MAX};
 
+#[cfg(test)]
+mod tests;
+
 /// What went wrong with a journal, and where.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -216,11 +219,18 @@ impl Journal {
         Ok(())
     }
 
-    /// After a failed write: recovers from what is on disk and takes records again. What was appended
-    /// but never synced is gone.
+    /// After a failed write: goes back to what was synced and takes records again. What was appended but never
+    /// synced is gone, also where it reached the file: after a failed sync the kernel may show what is not on the
+    /// disk. So is a segment that could not be made whole: it would claim numbers that the open one goes on with.
     pub fn reopen(&mut self) -> Result<Recovery, JournalError> {
         let mut recovery = Recovery::default();
         let last = *self.segments.last().expect("always one");
+        for stray in list_segments(&self.dir)?.into_iter().filter(|&first| first > last) {
+            let path = self.dir.join(segment::file_name(stray));
+            std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+        }
+        let path = self.dir.join(segment::file_name(last));
+        recovery.torn_bytes = cut_back(&path, self.file_bytes).map_err(|e| io_error("cut", &path, e))?;
         let (file, file_bytes, next) = open_last(&self.dir, last, &mut recovery)?;
         (self.file, self.file_bytes, self.next) = (file, file_bytes, next);
         self.buffer.clear();
@@ -414,10 +424,22 @@ fn open_last(dir: &Path, first: u64, recovery: &mut Recovery) -> Result<(File, u
     let length = file.metadata().map_err(|e| io_error("read", &path, e))?.len();
     if length > open.offset {
         recovery.torn_bytes += length - open.offset;
-        file.set_len(open.offset).and_then(|()| file.sync_all()).map_err(|e| io_error("cut", &path, e))?;
+        file.set_len(open.offset).map_err(|e| io_error("cut", &path, e))?;
     }
+    // A process that was killed may have written this without a sync; who reads it takes it for durable.
+    file.sync_all().and_then(|()| File::open(dir)?.sync_all()).map_err(|e| io_error("sync", &path, e))?;
     file.seek(SeekFrom::End(0)).map_err(|e| io_error("open", &path, e))?;
     Ok((file, open.offset, open.number))
+}
+
+/// Shortens a file; returns by how many bytes.
+fn cut_back(path: &Path, to_bytes: u64) -> io::Result<u64> {
+    let file = OpenOptions::new().write(true).open(path)?;
+    let too_many = file.metadata()?.len().saturating_sub(to_bytes);
+    if too_many > 0 {
+        file.set_len(to_bytes)?;
+    }
+    Ok(too_many)
 }
 
 fn check_segment(dir: &Path, first: u64, next: u64) -> Result<Option<Damage>, JournalError> {

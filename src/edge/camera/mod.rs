@@ -11,6 +11,10 @@
 //! retina.
 
 mod metrics;
+#[cfg(feature = "media")]
+mod motion;
+#[cfg(not(feature = "media"))]
+#[path = "motion_off.rs"]
 mod motion;
 #[cfg(feature = "media")]
 mod motion_worker;

@@ -307,3 +307,95 @@ async fn next_output(decoder: &mut Option<Decoder>) -> Option<DecoderOutput> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::edge::camera::CamerasMetrics;
+    use crate::media::testing::avc_stream;
+
+    const SECOND_NS: u64 = 1_000_000_000;
+
+    /// A worker, the events it says, and the clips it asks for.
+    fn worker() -> (MotionWorker, mpsc::UnboundedReceiver<EventData>, mpsc::Receiver<ClipJob>) {
+        let (outbox, mut accepts) = Outbox::new();
+        let (events, said) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(accept) = accepts.recv().await {
+                let _ = events.send(accept.event.data);
+                let _ = accept.done.send(Ok(()));
+            }
+        });
+        let (clips, jobs) = mpsc::channel(16);
+        let device: DeviceId = "cam-01".parse().unwrap();
+        let metrics = CamerasMetrics::register(&prometheus::Registry::new()).unwrap().of(&device);
+        let shutdown = CancellationToken::new();
+        let made = MotionWorker::new(device, MotionConfig::default(), outbox, clips, metrics, shutdown);
+        (made, said, jobs)
+    }
+
+    fn unit(stream: &Arc<Stream>, data: Bytes, sync: bool, pts_ns: u64) -> MotionUnit {
+        let start: Time = "2026-03-01T17:00:00Z".parse().unwrap();
+        let time = start + Duration::from_nanos(pts_ns);
+        MotionUnit { stream: stream.clone(), data, sync, pts_ns, time, clock: clock::quality() }
+    }
+
+    #[tokio::test]
+    async fn motion_without_end_becomes_spans_that_touch() {
+        let (mut worker, _said, mut jobs) = worker();
+        let stream = Arc::new(Stream { codec_data: Vec::new() });
+        worker.remember(&unit(&stream, Bytes::new(), true, 0));
+        worker.change(MotionChange::Start { at_ns: 10 * SECOND_NS, score: 0.1 }).await;
+        for second in 10..300 {
+            worker.cut_long_motion(second * SECOND_NS).await;
+        }
+        let end = MotionChange::End { at_ns: 299 * SECOND_NS, peak_at_ns: 20 * SECOND_NS, peak_score: 0.2 };
+        worker.change(end).await;
+        drop(worker);
+        let mut spans = Vec::new();
+        while let Some(job) = jobs.recv().await {
+            spans.push((job.from, job.to));
+        }
+        let at = |second: u64| unit(&stream, Bytes::new(), true, second * SECOND_NS).time;
+        assert_eq!(spans, [(at(8), at(128)), (at(128), at(248)), (at(248), at(301))]);
+    }
+
+    /// Garbage until the decoder was started anew and failed again, then video.
+    #[tokio::test]
+    async fn a_broken_decoder_is_a_fault_once_and_is_cleared_by_pictures() {
+        let (worker, mut said, _jobs) = worker();
+        let faults = worker.metrics.motion_faults.clone();
+        let (inputs, queue) = mpsc::channel(crate::limits::MOTION_QUEUE_MAX);
+        let task = tokio::spawn(worker.run(queue));
+        let video = avc_stream(320, 180, 10, 20);
+        let broken = Arc::new(Stream { codec_data: video.codec_data.clone() });
+        let whole = Arc::new(Stream { codec_data: video.codec_data });
+        let mut phases = Vec::new();
+        // A camera of 50 pictures a second, for a minute at most.
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        for n in 0..3000u64 {
+            pace.tick().await;
+            let pts_ns = n * SECOND_NS / 10;
+            let picture = &video.access_units[n as usize % 20].0;
+            let unit = match faults.get() {
+                0 | 1 => unit(&broken, Bytes::from(vec![0xa5; 500]), true, pts_ns),
+                _ => unit(&whole, picture.clone(), n % 20 == 0, pts_ns),
+            };
+            inputs.send(MotionInput::Unit(unit)).await.unwrap();
+            while let Ok(event) = said.try_recv() {
+                if let EventData::Fault(fault) = event {
+                    phases.push(fault.phase);
+                }
+            }
+            if phases.contains(&FaultPhase::Cleared) {
+                break;
+            }
+        }
+        drop(inputs);
+        task.await.unwrap();
+        assert!(faults.get() >= 2, "the decoder was started anew");
+        assert_eq!(phases, [FaultPhase::Raised, FaultPhase::Cleared]);
+    }
+}

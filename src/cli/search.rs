@@ -183,23 +183,33 @@ fn table(pages: &[Value]) -> anyhow::Result<String> {
 }
 
 fn gaps_by_cause(spans: &Value) -> Vec<String> {
-    let mut causes: Vec<(String, f64)> = Vec::new();
+    let mut causes: Vec<(&str, f64, f64)> = Vec::new();
     for span in spans.as_array().map(Vec::as_slice).unwrap_or_default() {
-        // The box's last word, not yet confirmed: neither footage nor a gap to count on.
-        if span["confirmed"] == false {
-            continue;
-        }
         let Some(cause) = span["cause"].as_str() else { continue };
         let ends =
             [&span["start"], &span["end"]].map(|t| t.as_str().unwrap_or_default().parse::<Timestamp>());
         let [Ok(start), Ok(end)] = ends else { continue };
         let seconds = end.duration_since(start).as_secs_f64();
-        match causes.iter_mut().find(|(known, _)| known == cause) {
-            Some((_, sum)) => *sum += seconds,
-            None => causes.push((cause.to_owned(), seconds)),
-        }
+        let n = causes.iter().position(|(known, ..)| *known == cause).unwrap_or_else(|| {
+            causes.push((cause, 0.0, 0.0));
+            causes.len() - 1
+        });
+        // The box's last word, not yet confirmed, is no gap to count on.
+        let is_confirmed = span["confirmed"] != false;
+        *(if is_confirmed { &mut causes[n].1 } else { &mut causes[n].2 }) += seconds;
     }
-    causes.into_iter().map(|(cause, seconds)| format!("{} {seconds:.0} s", cause.replace('_', " "))).collect()
+    // Less than a second is the seam between two words of the box.
+    causes.retain(|(_, gap_s, unconfirmed_s)| gap_s + unconfirmed_s >= 1.0);
+    let told = causes.into_iter().map(|(cause, gap_s, unconfirmed_s)| {
+        let cause = cause.replace('_', " ");
+        let tail = if unconfirmed_s > 0.0 {
+            format!(" (and by the box's last word {unconfirmed_s:.0} s more)")
+        } else {
+            String::new()
+        };
+        format!("{cause} {gap_s:.0} s{tail}")
+    });
+    told.collect()
 }
 
 fn local(time: &str) -> String {
@@ -251,6 +261,6 @@ mod tests {
         });
         let text = table(&[page]).unwrap();
         assert!(text.contains("0 clips from 1 cameras"), "{text}");
-        assert!(text.contains("Cổng chợ") && text.contains("camera unreachable 30 s"), "{text}");
+        assert!(text.contains("Cổng chợ") && text.contains("camera unreachable 30 s (and"), "{text}");
     }
 }

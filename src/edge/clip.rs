@@ -218,8 +218,7 @@ impl Cutter {
     }
 }
 
-/// The fragment that shows `time`, from the key frame that it needs. A still is decoded from it alone: that is
-/// cheap, and GStreamer's demultiplexer counts time anew with each fragment that has no `tfdt`.
+/// The fragment that shows `time`, from the key frame that it needs: a still is decoded from that alone.
 fn scene_of(part: &[FragmentEntry], time: Time) -> &[FragmentEntry] {
     let shown = part.iter().rposition(|f| f.start <= time).unwrap_or(0);
     let key = part[..=shown].iter().rposition(|f| f.sync).unwrap_or(0);

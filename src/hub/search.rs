@@ -551,7 +551,8 @@ impl Search {
             .collect();
         let sum = |wanted: &dyn Fn(&SpanView) -> bool| {
             let seconds = |s: &SpanView| s.end.duration_since(s.start).as_secs_f64();
-            round(spans.iter().filter(|s| wanted(s)).map(seconds).sum(), 3)
+            // The sum of nothing would be -0.
+            round(spans.iter().filter(|s| wanted(s)).map(seconds).fold(0.0, |a, b| a + b), 3)
         };
         Ok(CameraCoverage {
             device: NameView { id: placement.device.id.to_string(), name: placement.device.name.clone() },

@@ -15,6 +15,8 @@ use crate::limits::{CLIP_BYTES_MAX, STILL_MAX};
 
 const PIPELINE: &str = "still";
 const JPEG_QUALITY: i32 = 80;
+/// For a picture that does not say how long it stands.
+const PICTURE_USUAL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// How often a wait looks at the bus.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 
@@ -96,13 +98,15 @@ fn picture_at(mp4: Bytes, at_ns: u64, deadline: Instant) -> Result<gst::Sample, 
     let pushed = source.push_buffer(gst::Buffer::from_slice(mp4)).and_then(|_| source.end_of_stream());
     pushed.map_err(|e| failed(format!("clip refused: {e}")))?;
 
-    let (mut first, mut last) = (None, None);
+    // Places are counted in durations: without `tfdt`, as the ring writes fragments, the demultiplexer
+    // begins at zero again with each fragment, and its timestamps stand still.
+    let (mut place_ns, mut last) = (0u64, None);
     while let Some(sample) = running.next(deadline)? {
-        let Some(pts) = sample.buffer().and_then(|b| b.pts()) else { continue };
-        let first = *first.get_or_insert(pts);
-        if pts.saturating_sub(first).nseconds() >= at_ns {
+        if place_ns >= at_ns {
             return Ok(sample);
         }
+        let duration = sample.buffer().and_then(|b| b.duration()).unwrap_or(PICTURE_USUAL);
+        place_ns = place_ns.saturating_add(duration.nseconds());
         last = Some(sample);
     }
     last.ok_or(MediaError::NoPicture)
@@ -190,8 +194,19 @@ mod tests {
     #[test]
     fn the_picture_of_the_moment_is_found() {
         let second = 1_000_000_000u64;
-        for fragmented in [true, false] {
-            let clip = clip(fragmented);
+        // As the ring writes fragments: nothing says where in time they stand.
+        let timeless = |clip: Bytes| -> Bytes {
+            let mut clip = clip.to_vec();
+            let starts: Vec<usize> = (0..clip.len() - 4).filter(|&at| &clip[at..at + 4] == b"tfdt").collect();
+            assert!(starts.len() > 2, "fragments have a tfdt");
+            for at in starts {
+                clip[at..at + 4].copy_from_slice(b"free");
+            }
+            clip.into()
+        };
+        for (clip, fragmented) in
+            [(clip(true), "yes"), (clip(false), "no"), (timeless(clip(true)), "without tfdt")]
+        {
             // (offset, width asked, size expected, light)
             let table = [
                 (0, 320, (320, 180), false),

@@ -35,8 +35,8 @@ export function groups(clips: Clip[], coverage: Coverage[]): Group[] {
   );
 }
 
-/** Shorter gaps are the seams between two words of the box: the timeline draws them, a list would only be longer. */
-const TOLD_GAP_MS = 1000;
+/** Shorter gaps are the seams between two words of the box: nobody is told of them one by one. */
+export const TOLD_GAP_MS = 1000;
 
 export interface Gap extends Span {
   /** From here on it is only the box's last word. */

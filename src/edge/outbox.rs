@@ -327,7 +327,9 @@ impl Store {
         let is_known = |sequence: u64| owed.is_some_and(|events| events.contains_key(&sequence));
         let newest = if receipt.epoch == self.epoch { self.last_sequence } else { u64::MAX };
         let is_new = |&(from, to): &(u64, u64)| {
-            !(is_known(from) && is_known(to.min(newest))) && !self.gone.contains(&(receipt.epoch, from, to))
+            let is_owed = is_known(from) && is_known(to.min(newest));
+            let is_gone = self.gone.contains(&(receipt.epoch, from, to));
+            !is_owed && !is_gone
         };
         if !receipt.missing.iter().any(is_new) {
             return Ok(Vec::new());

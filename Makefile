@@ -26,7 +26,7 @@ check: deps-test console
 	.ci/check
 
 bench: deps-test console
-	$(CARGO) bench --locked --bench figures
+	$(CARGO) bench --profile dev --locked --bench figures
 
 deny:
 	.ci/deny

@@ -100,6 +100,7 @@ impl Cabinet {
                 power_register: 2 * i + 1,
                 fault_input: Some(i),
                 nominal_power_w: f64::from(circuit.lamps) * circuit.lamp_power_w,
+                lamps: Some(circuit.lamps),
             }
         };
         lock(&self.circuits).iter().enumerate().map(config).collect()

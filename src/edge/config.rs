@@ -210,6 +210,10 @@ pub struct CircuitConfig {
     pub fault_input: Option<u16>,
     /// Power that all lamps of the circuit draw together when lit, watts.
     pub nominal_power_w: f64,
+    /// How many lamps those are. Given, a single failed lamp is a fault: the meter must be exact enough to show it.
+    /// Absent, a fault is more than 7 % of the power missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lamps: Option<u32>,
 }
 
 fn default_stall() -> SignedDuration {

@@ -26,6 +26,9 @@ const POWER_CHANGE_W: f64 = 5.0;
 const MISSING_SHARE: f64 = 0.07;
 /// And are mended when less than this is missing.
 const MENDED_SHARE: f64 = 0.04;
+/// The same as shares of one lamp's power, where the number of lamps is known.
+const MISSING_OF_A_LAMP: f64 = 0.6;
+const MENDED_OF_A_LAMP: f64 = 0.4;
 /// Below this share of the nominal power the circuit has no supply; above it a switched-off circuit
 /// is not off.
 const RESIDUAL_SHARE: f64 = 0.05;
@@ -53,6 +56,8 @@ pub struct Lamps {
 struct Circuit {
     number: u16,
     nominal_w: f64,
+    /// Power of one lamp, where the configuration says how many there are.
+    lamp_w: Option<f64>,
     /// When it was last switched, as far as seen.
     switched: Option<(bool, Instant)>,
     fault: Option<CircuitFault>,
@@ -80,6 +85,7 @@ impl Lamps {
         let circuit = |c: &CircuitConfig| Circuit {
             number: c.circuit,
             nominal_w: c.nominal_power_w,
+            lamp_w: c.lamps.filter(|&lamps| lamps > 0).map(|lamps| c.nominal_power_w / f64::from(lamps)),
             switched: None,
             fault: None,
             reported: None,
@@ -101,7 +107,7 @@ impl Lamps {
             on: reading.on,
             current_a: reading.current_a,
             power_w: reading.power_w,
-            fault: fault.map(|fault| fault.text(reading.power_w, circuit.nominal_w)),
+            fault: fault.map(|fault| circuit.fault_text(fault, reading.power_w)),
         })
     }
 
@@ -135,9 +141,28 @@ impl Circuit {
         if reading.power_w < residual_w {
             return Some(CircuitFault::SupplyLoss);
         }
-        let share = if self.fault == Some(CircuitFault::LampFailure) { MENDED_SHARE } else { MISSING_SHARE };
-        let missing_w = self.nominal_w - reading.power_w;
-        (missing_w > self.nominal_w * share).then_some(CircuitFault::LampFailure)
+        let has_failed = self.fault == Some(CircuitFault::LampFailure);
+        let (share, of_a_lamp) =
+            if has_failed { (MENDED_SHARE, MENDED_OF_A_LAMP) } else { (MISSING_SHARE, MISSING_OF_A_LAMP) };
+        let tolerated_w = self.lamp_w.map_or(self.nominal_w * share, |lamp_w| lamp_w * of_a_lamp);
+        (self.nominal_w - reading.power_w > tolerated_w).then_some(CircuitFault::LampFailure)
+    }
+
+    /// A fixed name; for missing power a colon and how much follow.
+    fn fault_text(&self, fault: CircuitFault, power_w: f64) -> String {
+        let missing_w = self.nominal_w - power_w;
+        match (fault, self.lamp_w) {
+            (CircuitFault::Contact, _) => "cabinet_fault".into(),
+            (CircuitFault::SupplyLoss, _) => "supply_loss".into(),
+            (CircuitFault::OnWhenOff, _) => "on_when_off".into(),
+            (CircuitFault::LampFailure, None) => {
+                format!("lamp_failure: {missing_w:.0} W of {:.0} W missing", self.nominal_w)
+            }
+            (CircuitFault::LampFailure, Some(lamp_w)) => {
+                let (failed, all) = (missing_w / lamp_w, self.nominal_w / lamp_w);
+                format!("lamp_failure: {failed:.0} of {all:.0} lamps")
+            }
+        }
     }
 
     fn reason(&self, reading: Reading, now: Instant, heartbeat: Duration) -> Option<LampReason> {
@@ -148,20 +173,6 @@ impl Circuit {
             Some(LampReason::Change)
         } else {
             (now - last.at >= heartbeat).then_some(LampReason::Heartbeat)
-        }
-    }
-}
-
-impl CircuitFault {
-    /// A fixed name; for missing power a colon and how much follow.
-    fn text(self, power_w: f64, nominal_w: f64) -> String {
-        match self {
-            Self::Contact => "cabinet_fault".into(),
-            Self::SupplyLoss => "supply_loss".into(),
-            Self::OnWhenOff => "on_when_off".into(),
-            Self::LampFailure => {
-                format!("lamp_failure: {:.0} W of {nominal_w:.0} W missing", nominal_w - power_w)
-            }
         }
     }
 }
@@ -375,7 +386,23 @@ mod tests {
             power_register: 1,
             fault_input: None,
             nominal_power_w,
+            lamps: None,
         }
+    }
+
+    #[test]
+    fn where_the_number_of_lamps_is_known_one_failed_lamp_shows() {
+        let mut lamps =
+            Lamps::new(&config(vec![CircuitConfig { lamps: Some(40), ..circuit(1600.0) }], String::new()));
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        lamps.observe(0, reading(true, 1600.0), at(0)).unwrap();
+        assert_eq!(lamps.observe(0, reading(true, 1580.0), at(10)), None, "half a lamp is the meter's error");
+        let report = lamps.observe(0, reading(true, 1560.0), at(20)).unwrap();
+        assert_eq!(report.fault.as_deref(), Some("lamp_failure: 1 of 40 lamps"));
+        assert_eq!(lamps.observe(0, reading(true, 1560.0), at(21)), None, "said once");
+        let report = lamps.observe(0, reading(true, 1599.0), at(30)).unwrap();
+        assert_eq!(report.fault, None, "mended");
     }
 
     fn reading(on: bool, power_w: f64) -> Reading {
@@ -559,7 +586,7 @@ mod tests {
             // One lamp is less than a tenth of the power, so this comes from the fault alone.
             cabinet.fail_lamps(0, 1);
             let lamp = edge.next_lamp().await;
-            assert_eq!(lamp.fault.as_deref(), Some("lamp_failure: 100 W of 1200 W missing"));
+            assert_eq!(lamp.fault.as_deref(), Some("lamp_failure: 1 of 12 lamps"));
             assert_eq!((lamp.circuit, lamp.reason), (1, LampReason::Change));
             edge.stop().await;
         }

@@ -53,7 +53,7 @@ pub fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, TlsError>
     Ok(Arc::new(config))
 }
 
-/// For a listener that only boxes may reach: a client without a certificate of our CA gets nowhere.
+/// For an HTTPS listener that only boxes may reach: a client without a certificate of our CA gets nowhere.
 pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError> {
     let roots = Arc::new(read_roots(&identity.ca)?);
     let verifier = WebPkiClientVerifier::builder(roots).build().map_err(|error| TlsError::Content {
@@ -61,10 +61,11 @@ pub fn server_config(identity: &Identity) -> Result<Arc<ServerConfig>, TlsError>
         what: "CA",
         why: error.to_string(),
     })?;
-    let config = ServerConfig::builder()
+    let mut config = ServerConfig::builder()
         .with_client_cert_verifier(verifier)
         .with_single_cert(read_certificates(&identity.certificate)?, read_key(&identity.key)?)
         .map_err(|error| pair_error(identity, error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
 

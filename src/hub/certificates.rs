@@ -1,4 +1,4 @@
-//! The hub's small certificate authority, and the check that secrets are kept secret.
+//! The hub's small certificate authority.
 //!
 //! Owns the files of one folder: `ca.pem`, `ca.key`, `hub.pem`, `hub.key`, `camnet-hub.pem`/`.key` (the
 //! hub's own link to the broker), and `<box>.pem`, `<box>.key`. Keys are ECDSA P-256 and readable by the
@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -16,9 +16,8 @@ use rcgen::{
 };
 
 use crate::model::{BoxId, Time};
-
-/// Common name of the hub's own client certificate; the broker lets only this name read every topic.
-pub const HUB_CLIENT_NAME: &str = "camnet-hub";
+use crate::mqtt::HUB_NAME;
+use crate::tls::{TlsError, check_secret_file};
 
 const CA_NAME: &str = "camnet CA";
 
@@ -28,8 +27,8 @@ pub enum CertificateError {
     Exists { path: PathBuf },
     #[error("{path}: can't be {what}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
-    #[error("{path}: others than the owner can read it (mode {mode:o}); run: chmod 600 {path}")]
-    NotSecret { path: PathBuf, mode: u32 },
+    #[error("the key of the CA can't be used")]
+    Secret(#[from] TlsError),
     #[error("{path}: is not what it should be")]
     Content { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{name:?} can't be put into a certificate")]
@@ -58,8 +57,7 @@ pub struct Made {
 pub fn init(dir: &Path, hub_names: &[String]) -> Result<Made, CertificateError> {
     std::fs::create_dir_all(dir).map_err(|e| io_error("created", dir, e))?;
     let ca = pair(dir, "ca");
-    let made =
-        Made { ca: ca.certificate.clone(), hub: pair(dir, "hub"), hub_client: pair(dir, HUB_CLIENT_NAME) };
+    let made = Made { ca: ca.certificate.clone(), hub: pair(dir, "hub"), hub_client: pair(dir, HUB_NAME) };
     for files in [&ca, &made.hub, &made.hub_client] {
         refuse_existing(files)?;
     }
@@ -69,13 +67,7 @@ pub fn init(dir: &Path, hub_names: &[String]) -> Result<Made, CertificateError> 
     write_pair(&ca, &certificate.pem(), &key)?;
     let issuer = Issuer::new(params, key);
     issue(&issuer, &made.hub, "hub", hub_names, ExtendedKeyUsagePurpose::ServerAuth)?;
-    issue(
-        &issuer,
-        &made.hub_client,
-        HUB_CLIENT_NAME,
-        &[HUB_CLIENT_NAME.into()],
-        ExtendedKeyUsagePurpose::ClientAuth,
-    )?;
+    issue(&issuer, &made.hub_client, HUB_NAME, &[HUB_NAME.into()], ExtendedKeyUsagePurpose::ClientAuth)?;
     Ok(made)
 }
 
@@ -93,15 +85,6 @@ pub fn issue_box(dir: &Path, box_id: &BoxId) -> Result<Pair, CertificateError> {
     let name = box_id.as_str();
     issue(&issuer, &files, name, &[name.to_owned()], ExtendedKeyUsagePurpose::ClientAuth)?;
     Ok(files)
-}
-
-/// Refuses a file that its group or others can read.
-pub fn check_secret_file(path: &Path) -> Result<(), CertificateError> {
-    let mode = std::fs::metadata(path).map_err(|e| io_error("read", path, e))?.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(CertificateError::NotSecret { path: path.to_owned(), mode });
-    }
-    Ok(())
 }
 
 fn ca_params() -> Result<CertificateParams, CertificateError> {
@@ -205,6 +188,8 @@ pub fn loopback_names() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -133,7 +133,7 @@ impl HubConfig {
         Ok(config)
     }
 
-    /// Files that only the owner may read; see [`super::certificates::check_secret_file`].
+    /// Files that only the owner may read; see [`crate::tls::check_secret_file`].
     pub fn secret_files(&self) -> Vec<&Path> {
         let broker = match &self.broker {
             BrokerConfig::Embedded(b) => vec![b.key.as_path(), b.client_key.as_path()],

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,10 +13,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -26,52 +21,17 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{drain, tus};
-use crate::hub::certificates::HUB_CLIENT_NAME;
 use crate::hub::clips::ClipStore;
-use crate::hub::config::BoxesConfig;
 use crate::hub::metrics::HubMetrics;
 use crate::limits::{BOX_CONNECTIONS_MAX, TLS_HANDSHAKE_MAX, UPLOAD_STALE_AFTER};
 use crate::model::BoxId;
+use crate::mqtt::HUB_NAME;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
 pub struct BoxPeer {
     pub box_id: BoxId,
     pub address: SocketAddr,
-}
-
-/// The TLS side of the listener, from the files that the configuration names.
-pub fn server_config(config: &BoxesConfig) -> io::Result<Arc<rustls::ServerConfig>> {
-    let bad = |path: &Path, error: &dyn std::fmt::Display| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(&config.ca)? {
-        roots.add(certificate).map_err(|e| bad(&config.ca, &e))?;
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-        .build()
-        .map_err(|e| bad(&config.ca, &e))?;
-    let chain = read_certificates(&config.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|e| bad(&config.key, &e))?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| bad(&config.certificate, &e))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(|e| bad(&config.certificate, &e))?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(tls))
-}
-
-fn read_certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let bad = |error: &dyn std::fmt::Display| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
-    };
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|e| bad(&e))?.collect();
-    let certificates = certificates.map_err(|e| bad(&e))?;
-    if certificates.is_empty() { Err(bad(&"holds no certificate")) } else { Ok(certificates) }
 }
 
 /// Serves uploads until `shutdown`, and cleans up what boxes left behind.
@@ -180,7 +140,7 @@ fn box_of(certificate: &[u8]) -> Option<BoxId> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let mut names = certificate.subject().iter_common_name();
     let name = names.next()?.as_str().ok()?;
-    if names.next().is_some() || name == HUB_CLIENT_NAME {
+    if names.next().is_some() || name == HUB_NAME {
         return None;
     }
     BoxId::new(name).ok()
@@ -204,7 +164,7 @@ impl Listener for BoxListener {
     }
 
     fn local_addr(&self) -> io::Result<BoxPeer> {
-        let box_id = BoxId::new(HUB_CLIENT_NAME).expect("the hub's name has the form of an id");
+        let box_id = BoxId::new(HUB_NAME).expect("the hub's name has the form of an id");
         Ok(BoxPeer { box_id, address: self.address })
     }
 }

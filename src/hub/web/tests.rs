@@ -18,7 +18,6 @@ use super::*;
 use crate::hub::catalog::embedded::Embedded;
 use crate::hub::certificates::{init, issue_box, loopback_names};
 use crate::hub::clips::{Declared, StoredSink};
-use crate::hub::config::BoxesConfig;
 use crate::hub::registry::RegistryFile;
 use crate::hub::truth::{HubRecord, StoredFile};
 use crate::journal::Journal;
@@ -27,6 +26,7 @@ use crate::model::{
     BoxId, ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, GapCause,
     Sha256Hash, Source, SpanState, Still, SyncState, Time, Video,
 };
+use crate::tls::{self, Identity};
 use crate::wire;
 
 /// A truth as small as it can be: it indexes at once.
@@ -567,15 +567,10 @@ impl Uploads {
         self.shutdown.cancel();
         self.shutdown = CancellationToken::new();
         let file = |name: &str| self.certificates.join(name);
-        let config = BoxesConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            certificate: file("hub.pem"),
-            key: file("hub.key"),
-            ca: file("ca.pem"),
-        };
-        let listener = TcpListener::bind(config.listen).await.unwrap();
+        let identity = Identity { ca: file("ca.pem"), certificate: file("hub.pem"), key: file("hub.key") };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.url = format!("https://{}", listener.local_addr().unwrap());
-        let tls = boxes::server_config(&config).unwrap();
+        let tls = tls::server_config(&identity).unwrap();
         let metrics = self.hub.web.metrics.clone();
         tokio::spawn(boxes::serve_boxes(listener, tls, clips, metrics, self.shutdown.clone()));
     }

@@ -71,7 +71,7 @@ struct Reported {
     fault: Option<CircuitFault>,
 }
 
-/// What is wrong with a circuit. Its name is fixed; see [`CircuitFault::text`].
+/// What is wrong with a circuit. Its name is fixed; see `fault_text`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CircuitFault {
     Contact,

@@ -20,7 +20,7 @@ const PICTURE_USUAL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// How often a wait looks at the bus.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 
-/// The first picture at or after `at_ns` from the clip's first one, or else its last, as a JPEG that
+/// The picture nearest to `at_ns` after the clip's first one, or else its last, as a JPEG that
 /// is at most `width_max` pixels wide. `mp4` is an init segment and whole fragments.
 pub fn still_jpeg(mp4: Bytes, at_ns: u64, width_max: u32) -> Result<Vec<u8>, MediaError> {
     init()?;
@@ -102,10 +102,11 @@ fn picture_at(mp4: Bytes, at_ns: u64, deadline: Instant) -> Result<gst::Sample, 
     // begins at zero again with each fragment, and its timestamps stand still.
     let (mut place_ns, mut last) = (0u64, None);
     while let Some(sample) = running.next(deadline)? {
-        if place_ns >= at_ns {
+        let duration = sample.buffer().and_then(|b| b.duration()).unwrap_or(PICTURE_USUAL);
+        // The nearest one: a moment that was measured lies a little beside the picture's own.
+        if place_ns.saturating_add(duration.nseconds() / 2) >= at_ns {
             return Ok(sample);
         }
-        let duration = sample.buffer().and_then(|b| b.duration()).unwrap_or(PICTURE_USUAL);
         place_ns = place_ns.saturating_add(duration.nseconds());
         last = Some(sample);
     }

@@ -202,7 +202,8 @@ async fn check_thumbnail(world: &HubWorld, clip: &Value, file: &Path) {
     std::fs::write(&still, jpeg).unwrap();
 
     let shown = small_grey(&still, "null");
-    let nearest = [-0.1, 0.0, 0.1].map(|by| {
+    // That picture (times are rounded, so from a little before it), the one before and the one behind.
+    let nearest = [-0.12, -0.04, 0.04].map(|by| {
         let moment = small_grey(file, &format!("select=gte(t\\,{:.3})", (after_s + by).max(0.0)));
         let differences = shown.iter().zip(&moment).map(|(a, b)| a.abs_diff(*b));
         differences.max().unwrap()

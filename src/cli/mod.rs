@@ -94,8 +94,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 println!("{}: good; box {}", args.config.config.display(), config.box_id);
                 return Ok(());
             }
+            let shutdown = until_signal();
             let edge = crate::edge::Edge::build(config)?;
-            edge.run(until_signal()).await
+            edge.run(shutdown).await
         }
         #[cfg(feature = "hub")]
         Command::Hub(HubArgs { command: None, config }) => {
@@ -107,8 +108,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 println!("{}: good; registry {}", args.config.display(), config.registry.display());
                 return Ok(());
             }
+            let shutdown = until_signal();
             let hub = crate::hub::Hub::build(config).await?;
-            hub.run(until_signal()).await
+            hub.run(shutdown).await
         }
         #[cfg(feature = "hub")]
         Command::Hub(HubArgs { command: Some(HubCommand::Init { dir, names, boxes }), .. }) => {
@@ -150,13 +152,14 @@ fn until_signal() -> CancellationToken {
     use tokio::signal::unix::{SignalKind, signal};
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
+    // Caught from here on, not only when the task below first runs.
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::error!("signals can't be caught; only SIGKILL stops this process");
+        return shutdown;
+    };
     tokio::spawn(async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            tracing::error!("signals can't be caught; only SIGKILL stops this process");
-            return;
-        };
         for is_first in [true, false] {
             tokio::select! {
                 _ = interrupt.recv() => {}

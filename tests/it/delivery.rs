@@ -134,11 +134,17 @@ async fn killing_the_box_and_the_hub_loses_nothing() {
 
     edge.stop();
     check_ring(&world);
+    let events_before = accepted(&world.dir.join("box-01")).len();
     let edge = world.start_box("box-01");
+    wait_for("the box to be back", Duration::from_secs(60), || async {
+        let answer = world.get("/api/v1/boxes").await;
+        let online = answer["boxes"][0]["online"] == true;
+        (online && accepted(&world.dir.join("box-01")).len() > events_before).then_some(())
+    })
+    .await;
     all_arrive(&world, "box-01").await;
     check_account(&world, began).await;
-    // It may have only just started; that it stops cleanly was seen above.
-    edge.kill9();
+    edge.stop();
     hub.stop();
 }
 

@@ -4,10 +4,9 @@
 //! truth, never before. May not answer questions (search does) nor decide what is new (the truth does).
 //!
 //! Two threads: *ingest* commits what waits as one group, then acknowledges and receipts; *indexer* brings the
-//! catalog up to the truth, at the start from the journal and then batch by batch.
+//! catalog up to the truth (see [`super::indexer`]).
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -17,8 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::catalog::Catalog;
+use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
 use super::status::HubStatus;
-use super::truth::{HubRecord, JournalTruth, Outcome, StoredFile, Truth, TruthItem, read_from};
+use super::truth::{Arrived, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
 use crate::limits::{BATCH_EVENTS_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX, INGEST_QUEUE_MAX};
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
@@ -128,7 +128,7 @@ pub fn start(
     status.journal_next.store(truth.next(), Ordering::Release);
     let counters = Arc::new(Counters::register(metrics)?);
     let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
-    let mut indexer = Indexer { journal_dir: truth.dir(), catalog };
+    let mut indexer = Indexer::new(truth.dir(), catalog);
     indexer.catch_up(truth.next(), |_, _| {})?;
     let index_failures = counters.index_failures.clone();
     let index_thread = std::thread::Builder::new()
@@ -139,16 +139,6 @@ pub fn start(
         Worker { truth, speaks_for, link, batches, status, counters, asked_for_epoch: HashMap::new() };
     let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
     Ok(Ingest { handle: TruthHandle { work }, threads: Threads(vec![ingest_thread, index_thread]) })
-}
-
-/// Brings an index up to `upto` from the journal in `journal_dir`, telling how far it is. Blocking.
-pub fn rebuild(
-    journal_dir: PathBuf,
-    catalog: Arc<dyn Catalog>,
-    upto: u64,
-    progress: impl FnMut(u64, u64),
-) -> anyhow::Result<()> {
-    Indexer { journal_dir, catalog }.catch_up(upto, progress)
 }
 
 /// Takes what the MQTT link brings until the link ends.
@@ -170,9 +160,6 @@ pub async fn serve_link(handle: TruthHandle, status: Arc<HubStatus>, mut events:
     }
 }
 
-/// Batches that wait for the index before ingest waits too.
-const INDEX_BATCHES_MAX: usize = 64;
-
 /// The ingest thread.
 struct Worker {
     truth: JournalTruth,
@@ -183,8 +170,6 @@ struct Worker {
     counters: Arc<Counters>,
     asked_for_epoch: HashMap<(BoxId, Epoch), Instant>,
 }
-
-type Batch = (u64, Vec<HubRecord>);
 
 /// What one group brings, before it is durable.
 #[derive(Default)]
@@ -262,9 +247,9 @@ impl Worker {
                         if let EventData::Boot(Boot { previous: Some(previous), .. }) = &event.data {
                             group.touched.insert((box_id.clone(), previous.epoch));
                         }
-                        let record =
-                            HubRecord::Event { box_id: box_id.clone(), received, conflict: false, json };
-                        group.push(record, Some(place));
+                        let arrived =
+                            Arrived { box_id: box_id.clone(), received, conflict: false, event, json };
+                        group.push(HubRecord::Event(arrived), Some(place));
                         continue;
                     }
                     let device = device.map(DeviceId::as_str).unwrap_or_default();
@@ -346,7 +331,7 @@ impl Worker {
 
     fn count(&self, outcomes: &[Outcome], written: &[HubRecord]) {
         let of = |outcome| outcomes.iter().filter(|&&o| o == outcome).count() as u64;
-        let events = written.iter().filter(|r| matches!(r, HubRecord::Event { .. })).count() as u64;
+        let events = written.iter().filter(|r| matches!(r, HubRecord::Event(_))).count() as u64;
         self.counters.events.inc_by(events);
         self.counters.duplicates.inc_by(of(Outcome::Duplicate));
         self.counters.conflicts.inc_by(of(Outcome::Conflict));
@@ -405,84 +390,4 @@ fn places_of(message: &Message) -> Option<(Epoch, u64, u64)> {
     let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
     let is_sane = first >= 1 && last >= first && last - first < BATCH_EVENTS_MAX as u64;
     is_sane.then_some((epoch, first, last))
-}
-
-/// The indexer thread: the catalog follows the truth.
-struct Indexer {
-    journal_dir: PathBuf,
-    catalog: Arc<dyn Catalog>,
-}
-
-impl Indexer {
-    fn run(mut self, batches: std_mpsc::Receiver<Batch>, failures: &IntCounter) {
-        while let Ok((first, records)) = batches.recv() {
-            let upto = first + records.len() as u64;
-            if self.catalog.applied() == first && self.catalog.apply(first, &records).is_ok() {
-                continue;
-            }
-            failures.inc();
-            if let Err(error) = self.catch_up(upto, |_, _| {}) {
-                tracing::error!(%error, "the index lags behind; it goes on with the next events");
-            }
-        }
-    }
-
-    /// Applies what the catalog lacks, from the journal.
-    fn catch_up(&mut self, upto: u64, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<()> {
-        let mut from = self.catalog.applied();
-        if from < upto {
-            tracing::info!(from, upto, "the index catches up with the journal");
-        }
-        let mut records = Vec::new();
-        let mut reader = read_from(&self.journal_dir, from)?;
-        while from + (records.len() as u64) < upto {
-            match reader.next().transpose()? {
-                Some(TruthItem::Record { position, record }) => {
-                    anyhow::ensure!(
-                        position == from + records.len() as u64,
-                        "record {position} out of order"
-                    );
-                    records.push(record);
-                }
-                Some(TruthItem::Damage(damage)) => {
-                    tracing::error!(%damage, "the index goes on without these records");
-                    let lost =
-                        damage.first_lost.max(from + records.len() as u64)..=damage.last_lost.min(upto - 1);
-                    records.extend(lost.map(|_| lost_record()));
-                }
-                Some(TruthItem::Unreadable { position, why }) => {
-                    tracing::error!(position, why, "the index goes on without this record");
-                    records.push(lost_record());
-                }
-                None => anyhow::bail!("the journal ends at record {}", from + records.len() as u64),
-            }
-            if records.len() >= COMMIT_EVENTS_MAX {
-                self.apply(&mut from, &mut records)?;
-                progress(from, upto);
-            }
-        }
-        self.apply(&mut from, &mut records)
-    }
-
-    fn apply(&mut self, from: &mut u64, records: &mut Vec<HubRecord>) -> anyhow::Result<()> {
-        if !records.is_empty() {
-            self.catalog.apply(*from, records)?;
-            *from += records.len() as u64;
-            records.clear();
-        }
-        Ok(())
-    }
-}
-
-/// Stands in the index for a record that can't be read, so that positions stay in step and the loss shows.
-fn lost_record() -> HubRecord {
-    HubRecord::Refused {
-        box_id: BoxId::new("unknown").expect("a good id"),
-        received: Time::UNIX_EPOCH,
-        reason: "damaged".into(),
-        detail: "the hub's journal is damaged here".into(),
-        epoch: None,
-        sequence: None,
-        body: b"-".to_vec(),
-    }
 }

@@ -16,6 +16,8 @@ pub mod truth;
 
 pub mod ingest;
 
+pub mod indexer;
+
 pub mod catalog;
 
 pub mod registry;
@@ -51,6 +53,7 @@ use catalog::Catalog;
 use catalog::embedded::Embedded;
 use clips::{ClipStore, StoredSink};
 use config::{BrokerConfig, HubConfig};
+use indexer::Indexer;
 use ingest::{Ingest, TruthHandle};
 use metrics::HubMetrics;
 use registry::{Registry, RegistryFile};
@@ -416,7 +419,7 @@ pub fn reindex(config: &HubConfig) -> anyhow::Result<u64> {
     }
     let (catalog, _) = Embedded::open(&dir, truth.next())?;
     let catalog = Arc::new(catalog);
-    ingest::rebuild(truth.dir(), catalog.clone(), truth.next(), |done, all| {
+    Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |done, all| {
         eprintln!("{done} of {all} records");
     })?;
     catalog.flush()?;

@@ -15,14 +15,14 @@ use uuid::Uuid;
 
 use crate::journal::{Damage, Item, Journal, JournalError, Reader, Recovery};
 use crate::limits::{CONFLICTS_PER_EPOCH_MAX, INGEST_IDS_MAX, RECEIPT_MISSING_MAX, RECEIPT_REFUSED_MAX};
-use crate::model::{BoxId, Epoch, EventData, Sha256Hash, Time};
+use crate::model::{BoxId, Epoch, Event, EventData, Sha256Hash, Time};
 use crate::wire::{self, Decoded, Receipt, Refused};
 
 /// One record of the hub's journal, in the order of its number (the *position*).
 #[derive(Debug, Clone, PartialEq)]
 pub enum HubRecord {
-    /// An event as it came. `conflict` if the same (box, epoch, sequence) was known with another id.
-    Event { box_id: BoxId, received: Time, conflict: bool, json: Vec<u8> },
+    /// An event as it came.
+    Event(Arrived),
     /// Something that was set aside, with its reason.
     Refused {
         box_id: BoxId,
@@ -35,6 +35,27 @@ pub enum HubRecord {
     },
     /// An upload that is complete, whose hash was checked and whose file is durable.
     Stored(StoredFile),
+}
+
+/// An event as it came, read once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Arrived {
+    pub box_id: BoxId,
+    pub received: Time,
+    /// The same (box, epoch, sequence) was known with another id.
+    pub conflict: bool,
+    pub event: Box<Event>,
+    /// The event's bytes; the journal keeps these.
+    pub json: Vec<u8>,
+}
+
+impl Arrived {
+    /// An event of our own making, as if its box had sent it.
+    pub fn of(event: Event, received: Time) -> Self {
+        let json = wire::encode(&event);
+        let box_id = event.source.box_id.clone();
+        Self { box_id, received, conflict: false, event: Box::new(event), json }
+    }
 }
 
 /// A file that a box uploaded: a clip or a thumbnail, named by its hash.
@@ -130,8 +151,8 @@ impl Truth for JournalTruth {
                 if outcome == Outcome::Duplicate {
                     continue;
                 }
-                if let HubRecord::Event { conflict, .. } = &mut record {
-                    *conflict = outcome == Outcome::Conflict;
+                if let HubRecord::Event(arrived) = &mut record {
+                    arrived.conflict = outcome == Outcome::Conflict;
                 }
                 self.journal.append(&encode_record(&record))?;
                 written.push(record);
@@ -216,7 +237,7 @@ impl Arrivals {
     /// Takes note of a record and says what it is.
     fn note(&mut self, record: &HubRecord) -> Outcome {
         match record {
-            HubRecord::Event { box_id, json, .. } => self.note_event(box_id, json),
+            HubRecord::Event(arrived) => self.note_event(&arrived.box_id, &arrived.event),
             HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), reason, .. } => {
                 let state = self.state(box_id, *epoch);
                 if state.has(*sequence) {
@@ -234,10 +255,7 @@ impl Arrivals {
         }
     }
 
-    fn note_event(&mut self, box_id: &BoxId, json: &[u8]) -> Outcome {
-        let Some(Decoded::Event { event, .. }) = wire::decode(box_id, json).into_iter().next() else {
-            return Outcome::Refused;
-        };
+    fn note_event(&mut self, box_id: &BoxId, event: &Event) -> Outcome {
         let fingerprint = event.id.as_u64_pair().1;
         let state = self.state(box_id, event.epoch);
         if state.has(event.sequence) {
@@ -369,13 +387,13 @@ fn encode_record(record: &HubRecord) -> Vec<u8> {
         payload
     };
     match record {
-        HubRecord::Event { box_id, received, conflict, json } => {
+        HubRecord::Event(arrived) => {
             let header = EventHeader {
-                box_id: box_id.clone(),
-                received_us: received.as_microsecond(),
-                conflict: *conflict,
+                box_id: arrived.box_id.clone(),
+                received_us: arrived.received.as_microsecond(),
+                conflict: arrived.conflict,
             };
-            with(b'E', postcard::to_stdvec(&header), json)
+            with(b'E', postcard::to_stdvec(&header), &arrived.json)
         }
         HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => {
             let header = RefusedHeader {
@@ -401,6 +419,25 @@ fn encode_record(record: &HubRecord) -> Vec<u8> {
     }
 }
 
+/// An event that this version would not take (an older hub did) is shown as set aside, and blocks nothing.
+fn read_event(header: EventHeader, received: Time, json: &[u8]) -> Result<HubRecord, String> {
+    let EventHeader { box_id, conflict, .. } = header;
+    match wire::decode(&box_id, json).into_iter().next().ok_or("it holds no event")? {
+        Decoded::Event { event, json } => {
+            Ok(HubRecord::Event(Arrived { box_id, received, conflict, event, json }))
+        }
+        Decoded::Refused(refusal) => Ok(HubRecord::Refused {
+            box_id,
+            received,
+            reason: refusal.reason.as_str().to_owned(),
+            detail: refusal.detail,
+            epoch: refusal.epoch,
+            sequence: refusal.sequence,
+            body: refusal.body,
+        }),
+    }
+}
+
 fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
     let (&[version, kind], rest) =
         payload.split_first_chunk::<2>().ok_or_else(|| "it has less than two bytes".to_owned())?;
@@ -413,12 +450,7 @@ fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
         b'E' => {
             let (header, json): (EventHeader, _) = postcard::take_from_bytes(rest).map_err(bad)?;
             let received = time(header.received_us)?;
-            Ok(HubRecord::Event {
-                box_id: header.box_id,
-                received,
-                conflict: header.conflict,
-                json: json.to_vec(),
-            })
+            read_event(header, received, json)
         }
         b'R' => {
             let (header, body): (RefusedHeader, _) = postcard::take_from_bytes(rest).map_err(bad)?;
@@ -474,12 +506,7 @@ mod tests {
             clock,
             data,
         };
-        HubRecord::Event {
-            box_id: box_id(),
-            received: Time::UNIX_EPOCH,
-            conflict: false,
-            json: wire::encode(&event),
-        }
+        HubRecord::Event(Arrived::of(event, Time::UNIX_EPOCH))
     }
 
     fn status(epoch: Epoch, sequence: u64, id: u128) -> HubRecord {
@@ -504,7 +531,7 @@ mod tests {
         let kept: Vec<bool> = read_from(dir.path(), 0)
             .unwrap()
             .map(|item| match item.unwrap() {
-                TruthItem::Record { record: HubRecord::Event { conflict, .. }, .. } => conflict,
+                TruthItem::Record { record: HubRecord::Event(arrived), .. } => arrived.conflict,
                 other => panic!("{other:?}"),
             })
             .collect();

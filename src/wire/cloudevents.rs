@@ -32,6 +32,21 @@ pub fn event_types() -> [&'static str; 8] {
     ]
 }
 
+/// The CloudEvents `type` of an event.
+pub fn event_type(data: &EventData) -> &str {
+    match data {
+        EventData::Boot(_) => "camnet.boot.v1",
+        EventData::Motion(_) => "camnet.motion.v1",
+        EventData::Clip(_) => "camnet.clip.v1",
+        EventData::Coverage(_) => "camnet.coverage.v1",
+        EventData::Lamp(_) => "camnet.lamp.v1",
+        EventData::Status(_) => "camnet.status.v1",
+        EventData::Fault(_) => "camnet.fault.v1",
+        EventData::Clock(_) => "camnet.clock.v1",
+        EventData::Unknown { kind, .. } => kind,
+    }
+}
+
 /// One event of a body, or why it was set aside.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decoded {
@@ -117,18 +132,17 @@ struct Place {
 
 /// One event as JSON.
 pub fn encode(event: &Event) -> Vec<u8> {
-    let (kind, data) = split_data(&event.data);
     let envelope = Envelope {
         specversion: "1.0".into(),
         id: event.id.to_string(),
         source: encode_source(&event.source),
-        kind,
+        kind: event_type(&event.data).to_owned(),
         time: event.time.to_string(),
         sequence: format!("{:020}", event.sequence),
         epoch: event.epoch.to_string(),
         datacontenttype: Some("application/json".into()),
         clock: Some(encode_clock(&event.clock)),
-        data,
+        data: data_json(&event.data),
     };
     serde_json::to_vec(&envelope).expect("an envelope has only text keys")
 }
@@ -300,19 +314,18 @@ fn decode_clock(text: &str) -> ClockQuality {
     clock
 }
 
-fn split_data(data: &EventData) -> (String, Value) {
-    let (kind, value) = match data {
-        EventData::Boot(d) => ("camnet.boot.v1", json!(d)),
-        EventData::Motion(d) => ("camnet.motion.v1", json!(d)),
-        EventData::Clip(d) => ("camnet.clip.v1", json!(d)),
-        EventData::Coverage(d) => ("camnet.coverage.v1", json!(d)),
-        EventData::Lamp(d) => ("camnet.lamp.v1", json!(d)),
-        EventData::Status(d) => ("camnet.status.v1", json!(d)),
-        EventData::Fault(d) => ("camnet.fault.v1", json!(d)),
-        EventData::Clock(d) => ("camnet.clock.v1", json!(d)),
-        EventData::Unknown { kind, data } => return (kind.clone(), data.clone()),
-    };
-    (kind.to_owned(), value)
+fn data_json(data: &EventData) -> Value {
+    match data {
+        EventData::Boot(d) => json!(d),
+        EventData::Motion(d) => json!(d),
+        EventData::Clip(d) => json!(d),
+        EventData::Coverage(d) => json!(d),
+        EventData::Lamp(d) => json!(d),
+        EventData::Status(d) => json!(d),
+        EventData::Fault(d) => json!(d),
+        EventData::Clock(d) => json!(d),
+        EventData::Unknown { data, .. } => data.clone(),
+    }
 }
 
 fn join_data(kind: &str, data: Value) -> Result<EventData, Refuse> {

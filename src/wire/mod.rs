@@ -10,7 +10,7 @@ mod topic;
 
 pub use cloudevents::{
     CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, Decoded, Refusal, RefusalReason, decode, encode, encode_batch,
-    event_types,
+    event_type, event_types,
 };
 pub use receipt::{Command, Receipt, Refused};
 pub use topic::{Topic, TopicKind};

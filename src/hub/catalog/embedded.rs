@@ -24,13 +24,13 @@ use super::{
     EventQuery, EventRow, Order, RefusedCount, RefusedRow, TimeRange, clock_as_placed, lay_out,
     place_in_time,
 };
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::{Arrived, HubRecord, StoredFile};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_CORRECTIONS_MAX, INDEX_SCAN_MAX};
 use crate::model::{
     BoxId, ClipCut, ClockQuality, ClockSource, Coverage, CoverageSpan, DeviceId, Epoch, Event, EventData,
     GapCause, Sha256Hash, SpanState, Still, SyncState, Time, Video,
 };
-use crate::wire::{self, Decoded};
+use crate::wire;
 
 /// Version of keys and values. Another one is not read but built anew.
 const VERSION: u8 = 1;
@@ -427,30 +427,7 @@ impl Pending<'_> {
 
     fn record(&mut self, position: u64, record: &HubRecord) -> Result<(), CatalogError> {
         match record {
-            HubRecord::Event { box_id, received, conflict, json } => {
-                for decoded in wire::decode(box_id, json) {
-                    match decoded {
-                        Decoded::Event { event, json } => {
-                            self.event(position, *received, *conflict, &event, &json)?
-                        }
-                        // Taken by an older hub, not by this one's rules: shown, and it blocks nothing.
-                        Decoded::Refused(refusal) => self.refused(
-                            position,
-                            RefusedValue {
-                                box_id: box_id.clone(),
-                                received: *received,
-                                reason: refusal.reason.as_str().into(),
-                                detail: refusal.detail,
-                                epoch: refusal.epoch,
-                                sequence: refusal.sequence,
-                                body_bytes: json.len() as u64,
-                                body: refusal.body,
-                            },
-                        )?,
-                    }
-                }
-                Ok(())
-            }
+            HubRecord::Event(arrived) => self.event(position, arrived),
             HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => self.refused(
                 position,
                 RefusedValue {
@@ -522,14 +499,9 @@ impl Pending<'_> {
         Ok(())
     }
 
-    fn event(
-        &mut self,
-        position: u64,
-        received: Time,
-        conflict: bool,
-        event: &Event,
-        json: &[u8],
-    ) -> Result<(), CatalogError> {
+    fn event(&mut self, position: u64, arrived: &Arrived) -> Result<(), CatalogError> {
+        let Arrived { received, conflict, event, json, .. } = arrived;
+        let (received, conflict) = (*received, *conflict);
         let (box_id, device) = (&event.source.box_id, event.source.device.as_ref());
         self.seen(box_id, received)?;
         let mut key = event_key(box_id, event.epoch, event.sequence);
@@ -559,7 +531,7 @@ impl Pending<'_> {
             position,
             id: event.id,
             device: device.cloned(),
-            kind: kind_of(json),
+            kind: wire::event_type(&event.data).to_owned(),
             time: event.time,
             placed_us: placed.as_microsecond(),
             by_arrival: basis == Basis::Arrival,
@@ -753,15 +725,6 @@ fn is_later(event: &Event, coverage: &Coverage, old: &SpanValue) -> bool {
         return event.sequence > old.sequence;
     }
     (coverage.upto, !coverage.open) > (old.upto, !old.open)
-}
-
-fn kind_of(json: &[u8]) -> String {
-    #[derive(Deserialize)]
-    struct Kind {
-        #[serde(rename = "type")]
-        kind: String,
-    }
-    serde_json::from_slice::<Kind>(json).map(|k| k.kind).unwrap_or_default()
 }
 
 fn source_prefix(box_id: &BoxId, device: &str) -> Key {

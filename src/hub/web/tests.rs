@@ -19,7 +19,7 @@ use crate::hub::catalog::embedded::Embedded;
 use crate::hub::certificates::{init, issue_box, loopback_names};
 use crate::hub::clips::{Declared, StoredSink};
 use crate::hub::registry::RegistryFile;
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::{Arrived, HubRecord, StoredFile};
 use crate::journal::Journal;
 use crate::limits::COVERAGE_HEARTBEAT;
 use crate::model::{
@@ -27,7 +27,6 @@ use crate::model::{
     Sha256Hash, Source, SpanState, Still, SyncState, Time, Video,
 };
 use crate::tls::{self, Identity};
-use crate::wire;
 
 /// A truth as small as it can be: it indexes at once.
 struct Sink {
@@ -139,9 +138,7 @@ impl Hub {
             },
             data,
         };
-        let json = wire::encode(&event);
-        let box_id = event.source.box_id;
-        self.sink.apply(HubRecord::Event { box_id, received: Time::now(), conflict: false, json });
+        self.sink.apply(HubRecord::Event(Arrived::of(event, Time::now())));
     }
 
     /// What box-01 says about a span of its camera that began and was last heard of so many seconds ago.

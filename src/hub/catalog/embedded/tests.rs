@@ -134,8 +134,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
         },
         data,
     };
-    let json = wire::encode(&event);
-    HubRecord::Event { box_id: event.source.box_id, received, conflict: false, json }
+    HubRecord::Event(Arrived::of(event, received))
 }
 
 fn records(seeds: &[Seed], with_corrections: bool) -> Vec<HubRecord> {
@@ -211,10 +210,9 @@ fn accepted(records: &[HubRecord]) -> Vec<(usize, Event, Time)> {
     let mut seen = BTreeSet::new();
     let mut events = Vec::new();
     for (n, record) in records.iter().enumerate() {
-        let HubRecord::Event { box_id, received, json, .. } = record else { continue };
-        let Decoded::Event { event, .. } = wire::decode(box_id, json).remove(0) else { panic!("refused") };
+        let HubRecord::Event(Arrived { box_id, received, event, .. }) = record else { continue };
         if seen.insert((box_id.clone(), event.epoch, event.sequence, event.id)) {
-            events.push((n, *event, *received));
+            events.push((n, Event::clone(event), *received));
         }
     }
     events
@@ -299,10 +297,9 @@ fn check_events(index: &Embedded, records: &[HubRecord], range: TimeRange, order
 }
 
 fn one(seed: Seed, change: impl FnOnce(&mut Event)) -> HubRecord {
-    let HubRecord::Event { box_id, received, json, .. } = record(0, &seed, true) else { panic!() };
-    let Decoded::Event { mut event, .. } = wire::decode(&box_id, &json).remove(0) else { panic!() };
-    change(&mut event);
-    HubRecord::Event { box_id, received, conflict: false, json: wire::encode(&event) }
+    let HubRecord::Event(mut arrived) = record(0, &seed, true) else { panic!() };
+    change(&mut arrived.event);
+    HubRecord::Event(Arrived::of(*arrived.event, arrived.received))
 }
 
 fn seed(what: u8, sequence: u64, id: u64) -> Seed {

@@ -6,6 +6,8 @@ mod search;
 
 use std::path::PathBuf;
 
+#[cfg(any(feature = "edge", feature = "hub"))]
+use crate::toml_file::ConfigFile;
 use clap::{Args, Parser, Subcommand};
 #[cfg(any(feature = "edge", feature = "hub"))]
 use tokio_util::sync::CancellationToken;

@@ -1,22 +1,12 @@
 //! The box's configuration file: one TOML, every key typed, a typo stops the start.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BoxId, DeviceId};
-
-/// What is wrong with a configuration file.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{path}: can't be read")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {source}")]
-    Syntax { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("{path}: {what}")]
-    Content { path: PathBuf, what: String },
-}
+use crate::toml_file::ConfigFile;
 
 /// `config/edge.toml`. Relative paths are relative to the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,21 +30,7 @@ pub struct EdgeConfig {
     pub metrics_file: Option<PathBuf>,
 }
 
-impl EdgeConfig {
-    /// Reads the file and checks it.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-        config.check().map_err(|what| ConfigError::Content { path: path.to_owned(), what })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        for file in config.paths_mut() {
-            *file = folder.join(&file);
-        }
-        Ok(config)
-    }
-
+impl ConfigFile for EdgeConfig {
     fn check(&self) -> Result<(), String> {
         let mut ids: Vec<&DeviceId> =
             self.cameras.iter().map(|c| &c.id).chain(self.lamps.iter().map(|l| &l.id)).collect();

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::toml_file::ConfigFile;
+
 /// `config/hub.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,42 +99,7 @@ fn default_broker_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8883))
 }
 
-/// What is wrong with a configuration file.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("{path}: can't be read")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {source}")]
-    Syntax { path: PathBuf, source: Box<toml::de::Error> },
-    #[error(
-        "{path}: officers.listen = \"{listen}\": the hub listens on loopback only (127.0.0.1 or [::1]) until login exists"
-    )]
-    NotLoopback { path: PathBuf, listen: SocketAddr },
-}
-
 impl HubConfig {
-    /// Reads the file, checks it, and makes its paths relative to the file absolute or relative to here.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(path, &text)
-    }
-
-    /// As [`HubConfig::load`], from text; `path` is for errors and relative paths.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text)
-            .map_err(|source| ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) })?;
-        let listen = config.officers.listen;
-        if !listen.ip().is_loopback() {
-            return Err(ConfigError::NotLoopback { path: path.to_owned(), listen });
-        }
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        for file in config.paths_mut() {
-            *file = folder.join(&file);
-        }
-        Ok(config)
-    }
-
     /// Files that only the owner may read; see [`crate::tls::check_secret_file`].
     pub fn secret_files(&self) -> Vec<&Path> {
         let broker = match &self.broker {
@@ -140,6 +107,18 @@ impl HubConfig {
             BrokerConfig::External(b) => vec![b.client_key.as_path()],
         };
         std::iter::once(self.boxes.key.as_path()).chain(broker).collect()
+    }
+}
+
+impl ConfigFile for HubConfig {
+    fn check(&self) -> Result<(), String> {
+        let listen = self.officers.listen;
+        if listen.ip().is_loopback() {
+            return Ok(());
+        }
+        Err(format!(
+            "officers.listen = \"{listen}\": the hub listens on loopback only (127.0.0.1 or [::1]) until login exists"
+        ))
     }
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {

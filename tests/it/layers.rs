@@ -9,14 +9,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["limits", "model"]),
     ("journal", &["limits"]),
     ("tls", &["limits"]),
+    ("toml_file", &[]),
     ("outage", &[]),
     ("mqtt", &["limits", "outage"]),
     ("broker", &["limits", "model", "wire", "tls", "mqtt"]),
     ("media", &["limits", "model"]),
-    ("edge", &["limits", "model", "wire", "journal", "tls", "outage", "mqtt", "media"]),
-    ("hub", &["limits", "model", "wire", "journal", "tls", "mqtt", "broker", "media"]),
+    ("edge", &["limits", "model", "wire", "journal", "tls", "toml_file", "outage", "mqtt", "media"]),
+    ("hub", &["limits", "model", "wire", "journal", "tls", "toml_file", "mqtt", "broker", "media"]),
     ("demo", &["limits", "model", "tls", "media", "edge", "hub"]),
-    ("cli", &["limits", "model", "tls", "edge", "hub", "demo"]),
+    ("cli", &["limits", "model", "tls", "toml_file", "edge", "hub", "demo"]),
 ];
 
 /// A foreign library and the only files that may name it.

@@ -23,6 +23,23 @@ pub const BATCH_EVENTS_MAX: usize = 200;
 pub const BATCH_BYTES_MAX: usize = 512 << 10;
 /// Bytes of one event as JSON.
 pub const EVENT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an event's type.
+pub const EVENT_TYPE_BYTES_MAX: usize = 200;
+/// Levels of nesting at which an event is refused; serde_json's own bound.
+pub const JSON_NESTING_MAX: usize = 128;
+/// Characters that say why an event was set aside.
+pub const REFUSAL_DETAIL_CHARS_MAX: usize = 500;
+/// Bytes of a body that is set aside: a whole batch when none of it can be told apart.
+pub const REFUSED_BODY_BYTES_MAX: usize = BATCH_BYTES_MAX;
+/// Bytes of bodies that are kept for one box in one hour; beyond it only place and reason are kept. A box
+/// that sends rubbish for ever must not fill the hub's disk.
+pub const REFUSED_BOX_BYTES_PER_HOUR: usize = 2 << 20;
+/// Refusals of one box in one hour that are kept although nobody knows their place; beyond it they are counted only.
+pub const REFUSED_BOX_UNPLACED_PER_HOUR: u64 = 1_000;
+/// Refusals of one box in one hour that the log tells of one by one.
+pub const REFUSED_BOX_LOGGED_PER_HOUR: u64 = 20;
+/// Boxes with a label of their own in the count of refusals; the rest are counted together.
+pub const METRIC_BOXES_MAX: usize = 40_000;
 /// Ranges that a receipt names as missing; the rest follow in the next receipt.
 pub const RECEIPT_MISSING_MAX: usize = 64;
 /// Refused events that a receipt names.

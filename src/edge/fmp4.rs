@@ -146,6 +146,9 @@ pub struct Found {
     pub samples: u32,
 }
 
+/// No timeline is longer (a million years); a torn header may say anything.
+const MEDIA_TIME_MAX: i64 = 1 << 62;
+
 /// The whole fragment that `bytes` begin with, or why there is none. Beyond the boxes it checks that
 /// the NAL units fill their samples exactly and that none holds a run of zeros, which no NAL unit may
 /// (ITU-T H.264, 7.4.1): a stretch that the disk never got is seen.
@@ -426,7 +429,8 @@ fn read_prft(body: &[u8]) -> Option<(WallClock, i64)> {
     let ntp = u64::from_be_bytes(body.get(8..16)?.try_into().ok()?);
     let media_time = u64::from_be_bytes(body.get(16..24)?.try_into().ok()?);
     let camera = u32::from(body[3]) == PRFT_CAPTURED;
-    Some((WallClock { time: from_ntp(ntp)?, camera }, i64::try_from(media_time).ok()?))
+    let media_time = i64::try_from(media_time).ok().filter(|&time| time <= MEDIA_TIME_MAX)?;
+    Some((WallClock { time: from_ntp(ntp)?, camera }, media_time))
 }
 
 struct TrackRun {

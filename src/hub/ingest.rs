@@ -11,15 +11,16 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry as Metrics};
+use prometheus::{Histogram, HistogramOpts, IntCounter, Registry as Metrics};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+use super::aside::{self, SetAside};
 use super::catalog::Catalog;
 use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
 use super::status::HubStatus;
 use super::truth::{Arrived, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
-use crate::limits::{BATCH_EVENTS_MAX, COMMIT_EVENTS_MAX, EVENT_BYTES_MAX, INGEST_QUEUE_MAX};
+use crate::limits::{COMMIT_EVENTS_MAX, INGEST_QUEUE_MAX};
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
 use crate::wire::{self, Command, Decoded, Refusal, RefusalReason, Topic, TopicKind};
@@ -61,7 +62,6 @@ struct Counters {
     events: IntCounter,
     duplicates: IntCounter,
     conflicts: IntCounter,
-    refused: IntCounterVec,
     commits: IntCounter,
     commit_seconds: Histogram,
     receipts: IntCounter,
@@ -75,9 +75,6 @@ impl Counters {
             metrics.register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
-        let opts = Opts::new("camnet_hub_ingest_refused_total", "Events that were set aside, by reason");
-        let refused = IntCounterVec::new(opts, &["reason"])?;
-        metrics.register(Box::new(refused.clone()))?;
         let opts =
             HistogramOpts::new("camnet_hub_ingest_commit_seconds", "From decoding to durable, per group");
         let commit_seconds =
@@ -87,7 +84,6 @@ impl Counters {
             events: counter("events_total", "New events made durable")?,
             duplicates: counter("duplicates_total", "Events that were known already")?,
             conflicts: counter("conflicts_total", "Events whose place was taken by another id")?,
-            refused,
             commits: counter("commits_total", "Groups made durable")?,
             commit_seconds,
             receipts: counter("receipts_total", "Receipts handed to the broker")?,
@@ -135,8 +131,9 @@ pub fn start(
         .name("indexer".into())
         .spawn(move || indexer.run(batch_queue, &index_failures))?;
     let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
-    let worker =
-        Worker { truth, speaks_for, link, batches, status, counters, asked_for_epoch: HashMap::new() };
+    let aside = SetAside::register(metrics)?;
+    let asked_for_epoch = HashMap::new();
+    let worker = Worker { truth, speaks_for, link, batches, status, counters, aside, asked_for_epoch };
     let ingest_thread = std::thread::Builder::new().name("ingest".into()).spawn(move || worker.run(queue))?;
     Ok(Ingest { handle: TruthHandle { work }, threads: Threads(vec![ingest_thread, index_thread]) })
 }
@@ -168,6 +165,7 @@ struct Worker {
     batches: std_mpsc::SyncSender<Batch>,
     status: Arc<HubStatus>,
     counters: Arc<Counters>,
+    aside: SetAside,
     asked_for_epoch: HashMap<(BoxId, Epoch), Instant>,
 }
 
@@ -198,7 +196,7 @@ impl Worker {
         }
     }
 
-    fn take(&self, work: Work, group: &mut Group) {
+    fn take(&mut self, work: Work, group: &mut Group) {
         match work {
             Work::Stored { file, done } => {
                 group.stored.push((group.records.len(), done));
@@ -211,12 +209,13 @@ impl Worker {
         }
     }
 
-    fn take_message(&self, message: &Message, group: &mut Group) {
+    fn take_message(&mut self, message: &Message, group: &mut Group) {
         let topic = match message.topic.parse::<Topic>() {
             Ok(topic) => topic,
             Err(reason) => {
                 // The broker's ACL lets nothing else in; there is no box to set it aside for.
                 tracing::warn!(reason, "message on an unexpected topic dropped");
+                self.aside.count_topic();
                 return;
             }
         };
@@ -227,73 +226,55 @@ impl Worker {
         }
     }
 
-    fn note_status(&self, box_id: BoxId, payload: &[u8]) {
-        let body: serde_json::Value = serde_json::from_slice(payload).unwrap_or_default();
-        let Some(online) = body["online"].as_bool() else { return };
+    fn note_status(&mut self, box_id: BoxId, payload: &[u8]) {
+        let Some(online) = wire::read_status(payload) else {
+            self.aside.count(&box_id, "bad_status", 1);
+            return;
+        };
         tracing::info!(%box_id, online, "box status");
         self.status.set_online(&box_id, online);
     }
 
-    fn take_events(&self, box_id: &BoxId, message: &Message, group: &mut Group) {
+    fn take_events(&mut self, box_id: &BoxId, message: &Message, group: &mut Group) {
         let received = Time::now();
-        for decoded in wire::decode(box_id, &message.payload) {
-            let refusal = match decoded {
+        let mut items = wire::decode(box_id, &message.payload);
+        for item in &mut items {
+            self.check_device(box_id, item);
+        }
+        let places = aside::refused_places(&items, wire::read_places(&message.user_properties));
+        for (item, places) in items.into_iter().zip(places) {
+            match item {
                 Decoded::Event { event, json } => {
-                    let device = event.source.device.as_ref();
-                    let is_known = device.is_none_or(|device| (self.speaks_for)(box_id, device));
-                    if is_known {
-                        let place = (box_id.clone(), event.epoch);
-                        // A first event names the epoch before: if that has holes, the box must hear of them.
-                        if let EventData::Boot(Boot { previous: Some(previous), .. }) = &event.data {
-                            group.touched.insert((box_id.clone(), previous.epoch));
-                        }
-                        let arrived =
-                            Arrived { box_id: box_id.clone(), received, conflict: false, event, json };
-                        group.push(HubRecord::Event(arrived), Some(place));
-                        continue;
+                    let place = (box_id.clone(), event.epoch);
+                    // A first event names the epoch before: if that has holes, the box must hear of them.
+                    if let EventData::Boot(Boot { previous: Some(previous), .. }) = &event.data {
+                        group.touched.insert((box_id.clone(), previous.epoch));
                     }
-                    let device = device.map(DeviceId::as_str).unwrap_or_default();
-                    Refusal {
-                        reason: RefusalReason::NotAllowed,
-                        detail: format!(
-                            "the registry has no device {device} on box {box_id}; add it to the registry file"
-                        ),
-                        epoch: Some(event.epoch),
-                        sequence: Some(event.sequence),
-                        body: json,
+                    let arrived = Arrived { box_id: box_id.clone(), received, conflict: false, event, json };
+                    group.push(HubRecord::Event(arrived), Some(place));
+                }
+                Decoded::Refused(refusal) => {
+                    for record in self.aside.records(box_id, received, refusal, places) {
+                        let HubRecord::Refused { epoch, .. } = &record else { continue };
+                        let place = epoch.map(|epoch| (box_id.clone(), epoch));
+                        group.push(record, place);
                     }
                 }
-                Decoded::Refused(refusal) => refusal,
-            };
-            self.refuse(box_id, received, refusal, message, group);
+            }
         }
     }
 
-    /// Sets something aside. A body that can't be read still has its place in the message's properties.
-    fn refuse(&self, box_id: &BoxId, received: Time, refusal: Refusal, message: &Message, group: &mut Group) {
-        tracing::warn!(%box_id, reason = refusal.reason.as_str(), detail = refusal.detail, "event set aside");
-        let places: Vec<(Option<Epoch>, Option<u64>)> = match (refusal.epoch, refusal.sequence) {
-            (Some(epoch), Some(sequence)) => vec![(Some(epoch), Some(sequence))],
-            _ => match places_of(message) {
-                Some((epoch, first, last)) => (first..=last).map(|s| (Some(epoch), Some(s))).collect(),
-                None => vec![(None, None)],
-            },
-        };
-        for (n, (epoch, sequence)) in places.into_iter().enumerate() {
-            self.counters.refused.with_label_values(&[refusal.reason.as_str()]).inc();
-            let mut body = if n == 0 { refusal.body.clone() } else { Vec::new() };
-            body.truncate(EVENT_BYTES_MAX);
-            let record = HubRecord::Refused {
-                box_id: box_id.clone(),
-                received,
-                reason: refusal.reason.as_str().to_owned(),
-                detail: refusal.detail.clone(),
-                epoch,
-                sequence,
-                body,
-            };
-            group.push(record, epoch.map(|epoch| (box_id.clone(), epoch)));
+    /// A box may speak only for itself and its own devices.
+    fn check_device(&self, box_id: &BoxId, item: &mut Decoded) {
+        let Decoded::Event { event, json } = item else { return };
+        let Some(device) = &event.source.device else { return };
+        if (self.speaks_for)(box_id, device) {
+            return;
         }
+        let detail =
+            format!("the registry has no device {device} on box {box_id}; add it to the registry file");
+        let why = (RefusalReason::NotAllowed, detail);
+        *item = Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), json));
     }
 
     /// Makes the group durable, then says so. If that fails nothing is said: the boxes send again.
@@ -379,15 +360,4 @@ impl Group {
         self.records.push(record);
         self.places.push(place);
     }
-}
-
-/// Epoch and range of sequences from the message's user properties.
-fn places_of(message: &Message) -> Option<(Epoch, u64, u64)> {
-    let property =
-        |name: &str| message.user_properties.iter().find(|(key, _)| key == name).map(|(_, v)| v.as_str());
-    let epoch = property(wire::PROPERTY_EPOCH)?.parse().ok()?;
-    let (first, last) = property(wire::PROPERTY_SEQUENCES)?.split_once('-')?;
-    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-    let is_sane = first >= 1 && last >= first && last - first < BATCH_EVENTS_MAX as u64;
-    is_sane.then_some((epoch, first, last))
 }

@@ -14,6 +14,7 @@ pub mod status;
 
 pub mod truth;
 
+pub mod aside;
 pub mod ingest;
 
 pub mod indexer;

@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use super::access::Pass;
 use super::catalog::{
-    Basis, Catalog, CatalogError, ClipKey, ClipRow, EventPage, EventQuery, Order, RefusedCount, RefusedRow,
-    TimeRange,
+    Basis, Catalog, CatalogError, ClipKey, ClipRow, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
+    RefusedQuery, TimeRange,
 };
 use super::registry::{History, Placement};
 use crate::limits::{
@@ -269,7 +269,7 @@ fn is_confirmed(confirmed: &bool) -> bool {
 
 /// What a page token holds: the question it belongs to, its window, and where to go on.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Token<K> {
+pub struct Token<K> {
     version: u8,
     digest: [u8; 16],
     pub from: Time,
@@ -486,17 +486,19 @@ impl Search {
         Ok(self.catalog.events(query)?)
     }
 
-    /// What was set aside, of one box or of all, newest first, and how much of it there is. Blocking.
+    /// What was set aside, newest first, and how much of it there is. Blocking.
     pub fn refused(
         &self,
         _pass: &Pass,
-        box_id: Option<&BoxId>,
-        limit: usize,
-    ) -> Result<(Vec<RefusedRow>, Vec<RefusedCount>), SearchError> {
-        let rows = self.catalog.refused(box_id, limit)?;
+        query: &RefusedQuery,
+    ) -> Result<(RefusedPage, Vec<RefusedCount>), SearchError> {
+        let page = self.catalog.refused(query)?;
         let mut counts = self.catalog.refused_counts()?;
-        counts.retain(|count| box_id.is_none_or(|box_id| *box_id == count.box_id));
-        Ok((rows, counts))
+        counts.retain(|count| {
+            query.box_id.as_ref().is_none_or(|box_id| *box_id == count.box_id)
+                && query.reason.as_ref().is_none_or(|reason| *reason == count.reason)
+        });
+        Ok((page, counts))
     }
 
     /// Merges the cameras' clips by time: each camera's are read in small chunks, as far as needed.

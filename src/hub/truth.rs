@@ -231,6 +231,8 @@ struct EpochState {
     ids: HashMap<u64, u64>,
     conflicts: HashMap<u64, Vec<u64>>,
     refused: VecDeque<Refused>,
+    /// Ranges of `seen` that were set aside and are not events yet.
+    set_aside: Vec<(u64, u64)>,
 }
 
 impl Arrivals {
@@ -244,6 +246,7 @@ impl Arrivals {
                     return Outcome::Duplicate;
                 }
                 state.add(*sequence);
+                add_to(&mut state.set_aside, *sequence);
                 state.refused.push_back(Refused(*sequence, reason.clone()));
                 if state.refused.len() > RECEIPT_REFUSED_MAX {
                     state.refused.pop_front();
@@ -258,7 +261,8 @@ impl Arrivals {
     fn note_event(&mut self, box_id: &BoxId, event: &Event) -> Outcome {
         let fingerprint = event.id.as_u64_pair().1;
         let state = self.state(box_id, event.epoch);
-        if state.has(event.sequence) {
+        // What was set aside here becomes an event once it can be read: it is replayed, or sent again.
+        if state.has(event.sequence) && !state.take_from_aside(event.sequence) {
             return state.known(event.sequence, fingerprint);
         }
         state.add(event.sequence);
@@ -296,23 +300,21 @@ impl Arrivals {
 
 impl EpochState {
     fn has(&self, sequence: u64) -> bool {
-        let at = self.seen.partition_point(|&(_, last)| last < sequence);
-        self.seen.get(at).is_some_and(|&(first, _)| first <= sequence)
+        is_in(&self.seen, sequence)
     }
 
     fn add(&mut self, sequence: u64) {
-        let at = self.seen.partition_point(|&(_, last)| last < sequence);
-        let joins_before = at > 0 && self.seen[at - 1].1 + 1 == sequence;
-        let joins_after = self.seen.get(at).is_some_and(|&(first, _)| first == sequence + 1);
-        match (joins_before, joins_after) {
-            (true, true) => {
-                self.seen[at - 1].1 = self.seen[at].1;
-                self.seen.remove(at);
-            }
-            (true, false) => self.seen[at - 1].1 = sequence,
-            (false, true) => self.seen[at].0 = sequence,
-            (false, false) => self.seen.insert(at, (sequence, sequence)),
+        add_to(&mut self.seen, sequence);
+    }
+
+    /// True if the sequence was set aside; from now on it is not.
+    fn take_from_aside(&mut self, sequence: u64) -> bool {
+        let was_aside = is_in(&self.set_aside, sequence);
+        if was_aside {
+            remove_from(&mut self.set_aside, sequence);
+            self.refused.retain(|refused| refused.0 != sequence);
         }
+        was_aside
     }
 
     fn known(&mut self, sequence: u64, fingerprint: u64) -> Outcome {
@@ -349,6 +351,39 @@ impl EpochState {
     }
 }
 
+// Sequences as inclusive ranges, sorted, apart from each other.
+
+fn is_in(ranges: &[(u64, u64)], sequence: u64) -> bool {
+    let at = ranges.partition_point(|&(_, last)| last < sequence);
+    ranges.get(at).is_some_and(|&(first, _)| first <= sequence)
+}
+
+fn add_to(ranges: &mut Vec<(u64, u64)>, sequence: u64) {
+    if is_in(ranges, sequence) {
+        return;
+    }
+    let at = ranges.partition_point(|&(_, last)| last < sequence);
+    let joins_before = at > 0 && ranges[at - 1].1 + 1 == sequence;
+    let joins_after = ranges.get(at).is_some_and(|&(first, _)| first == sequence + 1);
+    match (joins_before, joins_after) {
+        (true, true) => {
+            ranges[at - 1].1 = ranges[at].1;
+            ranges.remove(at);
+        }
+        (true, false) => ranges[at - 1].1 = sequence,
+        (false, true) => ranges[at].0 = sequence,
+        (false, false) => ranges.insert(at, (sequence, sequence)),
+    }
+}
+
+fn remove_from(ranges: &mut Vec<(u64, u64)>, sequence: u64) {
+    let at = ranges.partition_point(|&(_, last)| last < sequence);
+    let Some(&(first, last)) = ranges.get(at).filter(|&&(first, _)| first <= sequence) else { return };
+    let rest = [(first, sequence.wrapping_sub(1)), (sequence + 1, last)];
+    let rest = rest.into_iter().zip([sequence > first, sequence < last]);
+    ranges.splice(at..=at, rest.filter(|(_, is_left)| *is_left).map(|(range, _)| range));
+}
+
 #[derive(Serialize, Deserialize)]
 struct EventHeader {
     box_id: BoxId,
@@ -377,7 +412,8 @@ struct StoredHeader {
 
 const RECORD_VERSION: u8 = 1;
 
-fn encode_record(record: &HubRecord) -> Vec<u8> {
+/// A record as the journal keeps it.
+pub fn encode_record(record: &HubRecord) -> Vec<u8> {
     let with = |kind: u8, header: Result<Vec<u8>, postcard::Error>, body: &[u8]| {
         let header = header.expect("a header of plain fields");
         let mut payload = Vec::with_capacity(2 + header.len() + body.len());
@@ -438,7 +474,8 @@ fn read_event(header: EventHeader, received: Time, json: &[u8]) -> Result<HubRec
     }
 }
 
-fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
+/// The record that a payload of the journal stands for, or why it can't be read.
+pub fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
     let (&[version, kind], rest) =
         payload.split_first_chunk::<2>().ok_or_else(|| "it has less than two bytes".to_owned())?;
     if version != RECORD_VERSION {
@@ -576,6 +613,57 @@ mod tests {
             (receipt.upto, receipt.missing, receipt.refused),
             (3, vec![], vec![Refused(2, "bad_time".into())])
         );
+    }
+
+    #[test]
+    fn what_was_set_aside_becomes_an_event_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        let refused = |sequence| HubRecord::Refused {
+            box_id: box_id(),
+            received: Time::UNIX_EPOCH,
+            reason: "not_allowed".into(),
+            detail: String::new(),
+            epoch: Some(A),
+            sequence: Some(sequence),
+            body: b"{}".to_vec(),
+        };
+        use Outcome::*;
+        truth.append(vec![refused(1), refused(2), refused(3)]).unwrap();
+        let appended = truth.append(vec![status(A, 2, 2), status(A, 2, 2), refused(2)]).unwrap();
+        assert_eq!(appended.outcomes, [New, Duplicate, Duplicate]);
+        for again in [false, true] {
+            if again {
+                drop(truth);
+                (truth, _) = JournalTruth::open(dir.path()).unwrap();
+            }
+            let receipt = truth.receipt(&box_id(), A).unwrap();
+            let still = [1, 3].map(|sequence| super::Refused(sequence, "not_allowed".into()));
+            assert_eq!((receipt.upto, receipt.missing), (3, vec![]));
+            assert_eq!(receipt.refused, still, "known from the journal alone");
+        }
+        let appended = truth.append(vec![status(A, 2, 2), status(A, 2, 99), status(A, 3, 3)]).unwrap();
+        assert_eq!(appended.outcomes, [Duplicate, Conflict, New]);
+    }
+
+    #[test]
+    fn ranges_hold_what_was_added_and_not_removed() {
+        let mut ranges = Vec::new();
+        let mut model = std::collections::BTreeSet::new();
+        let mut state = 1u64;
+        for _ in 0..5000 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let (sequence, is_add) = (1 + (state >> 33) % 40, (state >> 50) % 2 == 0);
+            if is_add {
+                add_to(&mut ranges, sequence);
+                model.insert(sequence);
+            } else {
+                remove_from(&mut ranges, sequence);
+                model.remove(&sequence);
+            }
+            assert!((0..=42).all(|s| is_in(&ranges, s) == model.contains(&s)), "{ranges:?}");
+            assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "apart: {ranges:?}");
+        }
     }
 
     #[test]

@@ -187,7 +187,8 @@ pub fn decode(sender: &BoxId, body: &[u8]) -> Vec<Decoded> {
     if body.trim_ascii_start().first() != Some(&b'[') {
         return vec![decode_one(sender, body)];
     }
-    let refuse_all = |reason, detail| vec![Decoded::Refused(Refusal::new((reason, detail), None, None, body))];
+    let refuse_all =
+        |reason, detail| vec![Decoded::Refused(Refusal::new((reason, detail), None, None, body))];
     let items: Vec<&[u8]> = match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(items) => items.iter().map(|item| item.get().as_bytes()).collect(),
         // One event with a broken byte must not cost the others of its batch.
@@ -491,8 +492,10 @@ mod tests {
             body[at] = byte;
             body
         };
-        let boot = |last: u64| json!({ "type": "camnet.boot.v1",
-            "data": { "software": "x", "previous": { "epoch": "00000000000000aa", "last_sequence": last } } });
+        let boot = |last: u64| {
+            json!({ "type": "camnet.boot.v1",
+            "data": { "software": "x", "previous": { "epoch": "00000000000000aa", "last_sequence": last } } })
+        };
         let table: Vec<(Vec<u8>, &str, Option<u64>)> = vec![
             (event(json!({})), "event", Some(3)),
             (event(json!({ "type": "camnet.tamper.v9" })), "event", Some(3)),
@@ -501,7 +504,7 @@ mod tests {
             (b"".to_vec(), "not_json", None),
             (b"hello".to_vec(), "not_json", None),
             (torn(event(json!({}))), "not_json", None),
-            (with_byte(0xff), "not_json", None),
+            (with_byte(0xff), "not_json", Some(3)),
             (with_byte(0x00), "not_json", None),
             (deep(10_000), "too_deep", Some(3)),
             (b"7".to_vec(), "not_cloudevent", None),

@@ -6,6 +6,7 @@
 
 mod cloudevents;
 mod receipt;
+mod status;
 mod topic;
 
 pub use cloudevents::{
@@ -13,7 +14,11 @@ pub use cloudevents::{
     event_type, event_types,
 };
 pub use receipt::{Command, Receipt, Refused};
+pub use status::read_status;
 pub use topic::{Topic, TopicKind};
+
+use crate::limits::{BATCH_EVENTS_MAX, SEQUENCE_MAX};
+use crate::model::Epoch;
 
 /// Version of the topics and of what they carry.
 pub const VERSION: &str = "1";
@@ -21,3 +26,16 @@ pub const VERSION: &str = "1";
 pub const PROPERTY_EPOCH: &str = "epoch";
 /// User property of a publish with its first and last sequence, `first-last`.
 pub const PROPERTY_SEQUENCES: &str = "sequences";
+
+/// Epoch, first and last sequence of a message, from its user properties: so that a body that can't be read still
+/// has its place. None if they are not there or claim more than a message may carry.
+pub fn read_places(properties: &[(String, String)]) -> Option<(Epoch, u64, u64)> {
+    let property =
+        |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let epoch = property(PROPERTY_EPOCH)?.parse().ok()?;
+    let (first, last) = property(PROPERTY_SEQUENCES)?.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let is_sane =
+        first >= 1 && last >= first && last <= SEQUENCE_MAX && last - first < BATCH_EVENTS_MAX as u64;
+    is_sane.then_some((epoch, first, last))
+}

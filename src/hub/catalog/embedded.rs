@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use super::{
     Basis, BoxRow, Catalog, CatalogError, ClipKey, ClipRow, Correction, EpochRow, EventKey, EventPage,
-    EventQuery, EventRow, Order, RefusedCount, RefusedRow, TimeRange, clock_as_placed, lay_out,
-    place_in_time,
+    EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
+    clock_as_placed, lay_out, place_in_time,
 };
 use crate::hub::truth::{Arrived, HubRecord, StoredFile};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_CORRECTIONS_MAX, INDEX_SCAN_MAX};
@@ -1051,20 +1051,31 @@ impl Catalog for Embedded {
         Ok(page)
     }
 
-    fn refused(&self, box_id: Option<&BoxId>, limit: usize) -> Result<Vec<RefusedRow>, CatalogError> {
-        let prefix = match box_id {
+    fn refused(&self, query: &RefusedQuery) -> Result<RefusedPage, CatalogError> {
+        let prefix = match &query.box_id {
             Some(box_id) => Key::new(kind::REFUSED_BY_BOX).text(box_id.as_str()).0,
             None => vec![kind::REFUSED],
         };
-        let mut rows = Vec::new();
-        for item in self.tree.scan_prefix(prefix).rev().take(limit) {
+        let low = Key(prefix.clone()).number(0).0;
+        let high = Key(prefix).number(query.before.unwrap_or(u64::MAX)).0;
+        let mut page = RefusedPage { rows: Vec::new(), next: None };
+        for (scanned, item) in self.tree.range(low..high).rev().enumerate() {
             let (key, _) = item.map_err(engine("read"))?;
             let position = last_number(&key);
+            if page.rows.len() == query.limit || scanned == INDEX_SCAN_MAX {
+                page.next = Some(position + 1);
+                break;
+            }
             let Some(value) = get::<RefusedValue>(&self.tree, &Key::new(kind::REFUSED).number(position).0)?
             else {
                 continue;
             };
-            rows.push(RefusedRow {
+            let is_asked = query.range.overlaps(value.received, value.received)
+                && query.reason.as_ref().is_none_or(|reason| *reason == value.reason);
+            if !is_asked {
+                continue;
+            }
+            page.rows.push(RefusedRow {
                 position,
                 box_id: value.box_id,
                 received: value.received,
@@ -1076,7 +1087,7 @@ impl Catalog for Embedded {
                 body_bytes: value.body_bytes,
             });
         }
-        Ok(rows)
+        Ok(page)
     }
 
     fn refused_counts(&self) -> Result<Vec<RefusedCount>, CatalogError> {

@@ -44,7 +44,7 @@ pub trait Catalog: Send + Sync {
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError>;
 
     /// What was set aside, newest first.
-    fn refused(&self, box_id: Option<&BoxId>, limit: usize) -> Result<Vec<RefusedRow>, CatalogError>;
+    fn refused(&self, query: &RefusedQuery) -> Result<RefusedPage, CatalogError>;
 
     /// How much was set aside, per box and reason.
     fn refused_counts(&self) -> Result<Vec<RefusedCount>, CatalogError>;
@@ -187,6 +187,26 @@ pub struct EventRow {
     pub conflict: bool,
     /// The CloudEvent as it came.
     pub json: Vec<u8>,
+}
+
+/// What of that which was set aside is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusedQuery {
+    pub box_id: Option<BoxId>,
+    pub reason: Option<String>,
+    /// By arrival.
+    pub range: TimeRange,
+    /// Only what stands before this position.
+    pub before: Option<u64>,
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RefusedPage {
+    /// Newest first.
+    pub rows: Vec<RefusedRow>,
+    /// Where to go on; None when there is nothing more. A page can be short and still have a next one.
+    pub next: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
-use crate::hub::catalog::{EventKey, EventQuery, EventRow, Order};
+use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
 use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, digest_of, window};
 use crate::limits::{
     API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
@@ -532,20 +532,31 @@ pub async fn boxes(State(web): App) -> Answered<Boxes> {
     Ok(Json(Boxes { boxes: boxes.into_values().collect() }))
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Debug, Clone, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct RefusedQuery {
     #[param(value_type = Option<String>)]
     r#box: Option<BoxId>,
+    /// For instance `bad_time`.
+    reason: Option<String>,
+    /// Arrived at this time or later.
+    #[param(value_type = Option<String>)]
+    from: Option<Time>,
+    /// Arrived at this time or earlier.
+    #[param(value_type = Option<String>)]
+    to: Option<Time>,
     limit: Option<usize>,
+    page: Option<String>,
     purpose: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct RefusedList {
     refused: Vec<RefusedView>,
+    /// All that was ever set aside for these boxes and reasons.
     counts: Vec<RefusedCountView>,
+    next: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -560,9 +571,43 @@ pub struct RefusedView {
     epoch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sequence: Option<u64>,
-    /// Its beginning, as text.
+    /// Its beginning: as text if it is text, else in hexadecimal digits.
     body: String,
+    /// `text` or `hex`.
+    #[schema(value_type = String)]
+    body_as: &'static str,
     body_bytes: u64,
+}
+
+impl From<RefusedRow> for RefusedView {
+    fn from(row: RefusedRow) -> Self {
+        let (body, body_as) = match text_of(&row.body, row.body_bytes) {
+            Some(text) => (text.to_owned(), "text"),
+            None => (hex::encode(&row.body), "hex"),
+        };
+        Self {
+            box_id: row.box_id.to_string(),
+            received: row.received,
+            reason: row.reason,
+            detail: row.detail,
+            epoch: row.epoch.map(|e| e.to_string()),
+            sequence: row.sequence,
+            body,
+            body_as,
+            body_bytes: row.body_bytes,
+        }
+    }
+}
+
+/// The body as text, if it is that. The index keeps only its beginning, which may end within a character.
+fn text_of(body: &[u8], body_bytes: u64) -> Option<&str> {
+    match std::str::from_utf8(body) {
+        Ok(text) => Some(text),
+        Err(error) if error.error_len().is_none() && body_bytes > body.len() as u64 => {
+            std::str::from_utf8(&body[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -574,29 +619,33 @@ pub struct RefusedCountView {
 }
 
 /// What was set aside, newest first, and how much of it there is.
-#[utoipa::path(get, path = "/api/v1/refused", params(RefusedQuery), responses((status = 200, body = RefusedList)))]
+#[utoipa::path(get, path = "/api/v1/refused", params(RefusedQuery),
+    responses((status = 200, body = RefusedList), (status = 400, body = Problem)))]
 pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<RefusedList> {
     let asked: RefusedQuery = query(&uri)?;
     let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
-    let subject = json!({ "box": asked.r#box, "limit": limit });
+    let digest = digest_of(&RefusedQuery { page: None, limit: None, purpose: None, ..asked.clone() });
+    let token = asked.page.as_deref().map(|text| Token::<u64>::read(text, digest)).transpose()?;
+    let range = TimeRange { from: asked.from.unwrap_or(Time::MIN), to: asked.to.unwrap_or(Time::MAX) };
+    let subject = json!({ "box": asked.r#box, "reason": asked.reason, "from": asked.from, "to": asked.to,
+        "limit": limit });
     let pass = looker.pass(&web, Action::Refused, asked.purpose, subject).await?;
-    let (rows, counts) = blocking(move || web.search().refused(&pass, asked.r#box.as_ref(), limit)).await?;
-    let refused = rows.into_iter().map(|row| RefusedView {
-        box_id: row.box_id.to_string(),
-        received: row.received,
-        reason: row.reason,
-        detail: row.detail,
-        epoch: row.epoch.map(|e| e.to_string()),
-        sequence: row.sequence,
-        body: String::from_utf8_lossy(&row.body).into_owned(),
-        body_bytes: row.body_bytes,
-    });
+    let query = catalog::RefusedQuery {
+        box_id: asked.r#box,
+        reason: asked.reason,
+        range,
+        before: token.map(|t| t.after),
+        limit,
+    };
+    let (page, counts) = blocking(move || web.search().refused(&pass, &query)).await?;
+    let next = page.next.map(|before| Token::new(digest, range, before).write());
     let counts = counts.into_iter().map(|c| RefusedCountView {
         box_id: c.box_id.to_string(),
         reason: c.reason,
         count: c.count,
     });
-    Ok(Json(RefusedList { refused: refused.collect(), counts: counts.collect() }))
+    let refused = page.rows.into_iter().map(RefusedView::from).collect();
+    Ok(Json(RefusedList { refused, counts: counts.collect(), next }))
 }
 
 #[derive(Deserialize, IntoParams)]

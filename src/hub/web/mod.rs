@@ -8,8 +8,8 @@ pub mod boxes;
 mod console;
 pub mod openapi;
 mod problem;
-mod tus;
-mod video;
+pub mod tus;
+pub mod video;
 
 use std::future::{Future, IntoFuture};
 use std::io;

@@ -499,7 +499,7 @@ async fn the_technician_sees_boxes_events_and_the_hubs_state() {
         (&json!(3), &json!("/box-01/cam-01"))
     );
     assert_eq!(events["next"], Value::Null);
-    assert_eq!(hub.get("/api/v1/refused").await, (200, json!({ "refused": [], "counts": [] })));
+    assert_eq!(hub.get("/api/v1/refused").await, (200, json!({ "refused": [], "counts": [], "next": null })));
     let (_, places) = hub.get("/api/v1/places").await;
     assert_eq!(
         (places["sites"].as_array().unwrap().len(), places["devices"].as_array().unwrap().len()),

@@ -160,7 +160,7 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Problem> {
 }
 
 /// `Upload-Metadata: clip <base64>,sha256 <base64>,kind <base64>`.
-fn declared(headers: &HeaderMap, bytes: u64) -> Result<Declared, Problem> {
+pub fn declared(headers: &HeaderMap, bytes: u64) -> Result<Declared, Problem> {
     let text = headers.get(UPLOAD_METADATA).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let value = |key: &str| -> Result<String, Problem> {
         let pair = text.split(',').find_map(|pair| pair.trim().split_once(' ').filter(|(k, _)| *k == key));

@@ -19,6 +19,8 @@ fn uuid(n: u64) -> Uuid {
     Uuid::from_u64_pair(7, n)
 }
 
+const ALL_TIME: TimeRange = TimeRange { from: Time::MIN, to: Time::MAX };
+
 /// What a record is made from.
 #[derive(Debug, Clone)]
 struct Seed {
@@ -333,8 +335,11 @@ fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
     let epoch = &boxes[0].epochs[0];
     assert_eq!((epoch.upto, epoch.missing, epoch.refused, epoch.conflicts), (3, 1, 1, 1));
     assert_eq!(index.refused_counts().unwrap()[0].count, 1);
-    let set_aside = index.refused(Some(&box_id(0)), 10).unwrap();
-    assert_eq!(set_aside, index.refused(None, 10).unwrap());
+    let every = RefusedQuery { box_id: None, reason: None, range: ALL_TIME, before: None, limit: 10 };
+    let page = index.refused(&every).unwrap();
+    let set_aside = &page.rows;
+    let of_box = RefusedQuery { box_id: Some(box_id(0)), ..every.clone() };
+    assert_eq!(page, index.refused(&of_box).unwrap());
     assert_eq!((set_aside[0].body_bytes, set_aside[0].body.len()), (9000, REFUSED_BODY_BYTES));
 }
 
@@ -417,5 +422,59 @@ fn a_store_that_cannot_be_trusted_is_moved_aside() {
         assert_eq!(index.applied(), 0, "{name}");
         drop(index);
         applied(5);
+    }
+}
+
+#[test]
+fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, _) = Embedded::open(dir.path(), 0).unwrap();
+    let refused = |n: u64| HubRecord::Refused {
+        box_id: box_id((n % 2) as u8),
+        received: at(n as i64),
+        reason: if n % 3 == 0 { "bad_time" } else { "not_json" }.into(),
+        detail: String::new(),
+        epoch: None,
+        sequence: None,
+        body: vec![n as u8],
+    };
+    index.apply(0, &(0..60).map(refused).collect::<Vec<_>>()).unwrap();
+    let range = TimeRange { from: at(10), to: at(49) };
+    for (box_id, reason, range) in [
+        (None, None, ALL_TIME),
+        (Some(1), None, ALL_TIME),
+        (None, Some("bad_time"), range),
+        (Some(0), Some("not_json"), range),
+        (Some(0), Some("no_such_reason"), range),
+    ] {
+        let expected: Vec<u64> = (0..60)
+            .rev()
+            .filter(|&n| match refused(n) {
+                HubRecord::Refused { box_id: of, received, reason: why, .. } => {
+                    box_id.is_none_or(|n| of == super::tests::box_id(n))
+                        && reason.is_none_or(|reason| reason == why)
+                        && range.overlaps(received, received)
+                }
+                _ => false,
+            })
+            .collect();
+        let mut query = RefusedQuery {
+            box_id: box_id.map(super::tests::box_id),
+            reason: reason.map(str::to_owned),
+            range,
+            before: None,
+            limit: 7,
+        };
+        let mut found = Vec::new();
+        for _ in 0..20 {
+            let page = index.refused(&query).unwrap();
+            assert!(page.rows.len() <= 7);
+            found.extend(page.rows.iter().map(|row| row.position));
+            query.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{query:?}");
     }
 }

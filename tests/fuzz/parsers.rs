@@ -1,0 +1,343 @@
+//! Every parser that reads what comes from the network or from a disk, as a function of bytes.
+//!
+//! The fuzz target and a test of `make test` share this file. A function panics when the parser does, or when what
+//! it read breaks a promise: a bound, a round trip. Nothing else may matter to it.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use camnet::edge;
+use camnet::edge::clip::ClipFile;
+use camnet::edge::config::EdgeConfig;
+use camnet::hub;
+use camnet::hub::catalog::{ClipKey, EventKey};
+use camnet::hub::config::HubConfig;
+use camnet::hub::registry::{History, RegistryFile};
+use camnet::hub::search::{Asked, Question, Token};
+use camnet::hub::truth::{self, HubRecord, JournalTruth, Truth};
+use camnet::journal::{Item, Journal, segment};
+use camnet::limits::{
+    BATCH_EVENTS_MAX, EVENT_BYTES_MAX, JOURNAL_RECORD_BYTES_MAX, REFUSAL_DETAIL_CHARS_MAX,
+    REFUSED_BODY_BYTES_MAX,
+};
+use camnet::model::{self, BoxId, ClockQuality, ClockSource, Sha256Hash, SyncState, Time};
+use camnet::toml_file::ConfigFile;
+use camnet::wire::{self, Command, Decoded, Receipt, Topic};
+use http::{HeaderMap, HeaderValue, header};
+
+/// Name and function; `tests/fuzz/corpus/<name>` has a few seeds for each.
+pub const PARSERS: &[(&str, fn(&[u8]))] = &[
+    ("wire_events", wire_events),
+    ("wire_receipt", wire_receipt),
+    ("wire_command", wire_command),
+    ("wire_topic", wire_topic),
+    ("wire_status", wire_status),
+    ("wire_places", wire_places),
+    ("purpose_header", purpose_header),
+    ("registry_toml", registry_toml),
+    ("edge_toml", edge_toml),
+    ("hub_toml", hub_toml),
+    ("journal_segment", journal_segment),
+    ("hub_record", hub_record),
+    ("hub_journal", hub_journal),
+    ("outbox_journal", outbox_journal),
+    ("ring_files", ring_files),
+    ("fmp4_fragment", fmp4_fragment),
+    ("fmp4_init", fmp4_init),
+    ("clip_file", clip_file),
+    ("tus_headers", tus_headers),
+    ("range_header", range_header),
+    ("page_token", page_token),
+    ("question", question),
+];
+
+fn sender() -> BoxId {
+    BoxId::new("box-01").expect("a good id")
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+// --- from the network ---
+
+fn wire_events(bytes: &[u8]) {
+    let decoded = wire::decode(&sender(), bytes);
+    assert!(
+        (1..=BATCH_EVENTS_MAX).contains(&decoded.len()),
+        "each message becomes something, within a bound"
+    );
+    for item in decoded {
+        match item {
+            Decoded::Event { event, json } => {
+                assert!(json.len() <= EVENT_BYTES_MAX);
+                assert_eq!(event.source.box_id, sender());
+                let again = wire::decode(&sender(), &wire::encode(&event));
+                let [Decoded::Event { event: again, .. }] = &again[..] else { panic!("{again:?}") };
+                assert_eq!((again.id, again.epoch, again.sequence), (event.id, event.epoch, event.sequence));
+                assert_eq!(wire::event_type(&again.data), wire::event_type(&event.data));
+            }
+            Decoded::Refused(refusal) => {
+                assert!(refusal.body.len() <= REFUSED_BODY_BYTES_MAX);
+                assert!(refusal.detail.chars().count() <= REFUSAL_DETAIL_CHARS_MAX);
+            }
+        }
+    }
+}
+
+fn wire_receipt(bytes: &[u8]) {
+    let Ok(receipt) = Receipt::from_json(bytes) else { return };
+    assert_eq!(Receipt::from_json(&receipt.to_json()).expect("our own words"), receipt);
+    for sequence in [0, 1, receipt.upto, receipt.upto.saturating_add(1), u64::MAX] {
+        assert!(!receipt.covers(sequence) || sequence <= receipt.upto);
+    }
+}
+
+fn wire_command(bytes: &[u8]) {
+    let Ok(command) = serde_json::from_slice::<Command>(bytes) else { return };
+    assert_eq!(serde_json::from_slice::<Command>(&command.to_json()).expect("our own words"), command);
+}
+
+fn wire_topic(bytes: &[u8]) {
+    let Some(Ok(topic)) = text(bytes).map(str::parse::<Topic>) else { return };
+    assert_eq!(Some(topic.to_string().as_str()), text(bytes));
+}
+
+fn wire_status(bytes: &[u8]) {
+    let _ = wire::read_status(bytes);
+}
+
+fn wire_places(bytes: &[u8]) {
+    let Some((epoch, sequences)) = text(bytes).and_then(|text| text.split_once('\n')) else { return };
+    let properties = [(wire::PROPERTY_EPOCH, epoch), (wire::PROPERTY_SEQUENCES, sequences)]
+        .map(|(k, v)| (k.into(), v.into()));
+    if let Some((_, first, last)) = wire::read_places(&properties) {
+        assert!(first >= 1 && last >= first && last - first < BATCH_EVENTS_MAX as u64);
+    }
+}
+
+fn purpose_header(bytes: &[u8]) {
+    let purpose = model::purpose_from_header(bytes);
+    let header = model::purpose_to_header(&purpose);
+    assert!(header.bytes().all(|b| (b' '..=b'~').contains(&b)));
+    assert_eq!(model::purpose_from_header(header.as_bytes()), purpose.trim());
+}
+
+/// The first line is the length, the rest the metadata.
+fn tus_headers(bytes: &[u8]) {
+    let Some((length, metadata)) = text(bytes).and_then(|text| text.split_once('\n')) else { return };
+    let Ok(metadata) = HeaderValue::from_str(metadata) else { return };
+    let headers = HeaderMap::from_iter([("upload-metadata".parse().expect("a good name"), metadata)]);
+    if let Ok(declared) = hub::web::tus::declared(&headers, length.parse().unwrap_or(0)) {
+        assert!(["clip", "thumbnail"].contains(&declared.kind.as_str()));
+    }
+}
+
+/// The first line is the file's length, the rest the range.
+fn range_header(bytes: &[u8]) {
+    let Some((length, range)) = text(bytes).and_then(|text| text.split_once('\n')) else { return };
+    let (Ok(length), Ok(range)) = (length.parse::<u64>(), HeaderValue::from_str(range)) else { return };
+    let headers = HeaderMap::from_iter([(header::RANGE, range)]);
+    if let hub::web::video::Wanted::Part(first, last) =
+        hub::web::video::wanted(&headers, &Sha256Hash::of(b"x"), length)
+    {
+        assert!(first <= last && last < length);
+    }
+}
+
+fn page_token(bytes: &[u8]) {
+    let Some(text) = text(bytes) else { return };
+    let digest = [7; 16];
+    if let Ok(token) = Token::<ClipKey>::read(text, digest) {
+        assert_eq!(Token::<ClipKey>::read(&token.write(), digest).expect("our own words").after, token.after);
+    }
+    let _ = Token::<EventKey>::read(text, digest);
+    let _ = Token::<u64>::read(text, digest);
+}
+
+fn question(bytes: &[u8]) {
+    let Ok(asked) = serde_json::from_slice::<Asked>(bytes) else { return };
+    let now = Time::from_second(1_772_000_000).expect("a good time");
+    let _ = Question::understand(&asked, &History::default(), now);
+}
+
+// --- from a disk ---
+
+fn registry_toml(bytes: &[u8]) {
+    if let Some(text) = text(bytes) {
+        let _ = RegistryFile::parse(Path::new("ward.toml"), text);
+    }
+}
+
+fn edge_toml(bytes: &[u8]) {
+    if let Some(text) = text(bytes) {
+        let _ = EdgeConfig::parse(Path::new("edge.toml"), text);
+    }
+}
+
+fn hub_toml(bytes: &[u8]) {
+    if let Some(text) = text(bytes) {
+        let _ = HubConfig::parse(Path::new("hub.toml"), text);
+    }
+}
+
+/// A journal whose only segment has these bytes. What opening keeps can be read, in order, and is taken up.
+fn journal_segment(bytes: &[u8]) {
+    let dir = Folder::new();
+    std::fs::write(dir.path().join(segment::file_name(0)), bytes).expect("the folder takes it");
+    let Ok((mut journal, _)) = Journal::open(dir.path()) else { return };
+    let kept = records(&journal);
+    journal.append(b"next").expect("it takes records");
+    journal.sync().expect("it writes");
+    let after = records(&journal);
+    assert_eq!(after.len(), kept.len() + 1, "nothing is lost by going on");
+    assert_eq!(after[..kept.len()], kept[..]);
+}
+
+fn records(journal: &Journal) -> Vec<(u64, Vec<u8>)> {
+    let items = journal.read(0).map(|item| item.expect("the disk works"));
+    let records: Vec<_> = items
+        .filter_map(|item| match item {
+            Item::Record(record) => Some((record.number, record.payload)),
+            Item::Damage(_) => None,
+        })
+        .collect();
+    assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    assert!(records.iter().all(|(_, payload)| payload.len() <= JOURNAL_RECORD_BYTES_MAX));
+    records
+}
+
+fn hub_record(bytes: &[u8]) {
+    let Ok(record) = truth::decode_record(bytes) else { return };
+    let again = truth::decode_record(&truth::encode_record(&record)).expect("our own words");
+    match (&record, &again) {
+        // A number in an event's data may change in its last digit; the bytes do not.
+        (HubRecord::Event(a), HubRecord::Event(b)) => assert_eq!(a.json, b.json),
+        (a, b) => assert_eq!(a, b),
+    }
+}
+
+/// A hub's journal with these records: it opens, and its receipts make sense.
+fn hub_journal(bytes: &[u8]) {
+    let dir = journal_of(bytes);
+    let Ok((truth, _)) = JournalTruth::open(dir.path()) else { return };
+    for item in truth::read_from(dir.path(), 0).expect("the disk works") {
+        if let truth::TruthItem::Record { record: HubRecord::Event(arrived), .. } = item.expect("it reads") {
+            let receipt = truth.receipt(&arrived.box_id, arrived.event.epoch).expect("it is known");
+            assert!(receipt.covers(arrived.event.sequence) || receipt.upto < arrived.event.sequence);
+            for (from, to) in receipt.missing {
+                assert!(from <= to && to <= receipt.upto.max(to));
+            }
+        }
+    }
+}
+
+/// An outbox with these records: it opens, and what it owes can be read.
+fn outbox_journal(bytes: &[u8]) {
+    let dir = journal_of(bytes);
+    let now = Time::from_second(1_772_000_000).expect("a good time");
+    let Ok((store, _)) = edge::outbox::Store::open(dir.path(), &sender(), now, CLOCK) else { return };
+    let owed: Vec<_> = store.unreceipted().take(64).collect();
+    assert!(!owed.is_empty(), "its first event at least");
+    for place in owed {
+        store.read(place, 16).expect("the disk works");
+    }
+}
+
+const CLOCK: ClockQuality = ClockQuality {
+    source: ClockSource::Box,
+    sync: SyncState::Unknown,
+    offset_ms: None,
+    uncertainty_ms: None,
+};
+
+/// A ring with these records and, behind them, the bytes of its segment file.
+fn ring_files(bytes: &[u8]) {
+    let (records, file) = split(bytes);
+    let dir = Folder::new();
+    write_journal(&dir.path().join("index"), records);
+    std::fs::write(dir.path().join(RING_FILE), file).expect("the folder takes it");
+    let Ok((ring, _)) = edge::ring::Ring::open(dir.path(), Default::default()) else { return };
+    let Ok(fragments) = ring.fragments(Time::MIN, Time::MAX) else { return };
+    for fragment in fragments {
+        let _ = edge::ring::read_fragment(&fragment);
+    }
+}
+
+/// What the seeds call their segment.
+const RING_FILE: &str = "20260301T170000.040Z-1f6c2a90.mp4";
+
+fn fmp4_fragment(bytes: &[u8]) {
+    if let Ok(found) = edge::fmp4::find_fragment(bytes) {
+        assert!(found.bytes <= bytes.len());
+        assert!(found.end_pts > found.first_pts);
+    }
+}
+
+fn fmp4_init(bytes: &[u8]) {
+    if let Ok((length, track)) = edge::fmp4::read_init(bytes) {
+        assert!(length <= bytes.len());
+        let _ = edge::fmp4::codec_name(&track.sample_entry);
+    }
+}
+
+fn clip_file(bytes: &[u8]) {
+    let _ = serde_json::from_slice::<ClipFile>(bytes);
+}
+
+// --- folders ---
+
+/// In memory where the system has such a place: a disk would be the slowest part.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        static ROOT: LazyLock<std::path::PathBuf> = LazyLock::new(|| {
+            let memory = Path::new("/dev/shm");
+            if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+        });
+        Self(
+            tempfile::Builder::new()
+                .prefix("camnet-parser-")
+                .tempdir_in(&*ROOT)
+                .expect("a folder can be made"),
+        )
+    }
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// Two bytes of length before each record of the first part; a length of zero ends it.
+fn split(bytes: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let (mut records, mut rest) = (Vec::new(), bytes);
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        rest = after;
+        let length = u16::from_be_bytes(*length) as usize;
+        if length == 0 {
+            break;
+        }
+        let (record, after) = rest.split_at(length.min(rest.len()));
+        if !record.is_empty() {
+            records.push(record);
+        }
+        rest = after;
+    }
+    (records, rest)
+}
+
+fn journal_of(bytes: &[u8]) -> Folder {
+    let dir = Folder::new();
+    write_journal(dir.path(), split(bytes).0);
+    dir
+}
+
+/// Writes the segment by hand: the records are what is tried, their frame is whole.
+fn write_journal(dir: &Path, records: Vec<&[u8]>) {
+    std::fs::create_dir_all(dir).expect("a folder can be made");
+    let mut file = segment::encode_header(0).to_vec();
+    for (number, record) in records.into_iter().enumerate() {
+        segment::encode_record(number as u64, record, &mut file);
+    }
+    std::fs::write(dir.join(segment::file_name(0)), file).expect("the folder takes it");
+}

@@ -1,0 +1,175 @@
+//! The parsers of `tests/fuzz`, tried with their seeds, with seeds that were changed a little, and with noise: what
+//! `make fuzz` does for minutes, for a moment and without nightly.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+#[path = "../fuzz/parsers.rs"]
+mod parsers;
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus")
+}
+
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let folder = corpus().join(name);
+    let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+#[test]
+fn each_parser_has_seeds_and_nothing_else_has() {
+    for (name, _) in parsers::PARSERS {
+        assert!(!seeds(name).is_empty(), "{name} has no seed");
+    }
+    for entry in std::fs::read_dir(corpus()).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(parsers::PARSERS.iter().any(|(known, _)| name == *known), "{name:?} is no parser");
+    }
+}
+
+/// A seed, cut, joined to another, with some bytes changed, or bytes out of nowhere.
+fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let seed = any::<prop::sample::Index>().prop_map(move |at| at.get(&seeds).clone());
+    let change = (any::<prop::sample::Index>(), any::<u8>(), 0u8..4);
+    let changed = (seed, prop::collection::vec(change, 0..6)).prop_map(|(mut bytes, changes)| {
+        for (at, byte, how) in changes {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => bytes.insert(at, byte),
+                2 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at),
+            }
+        }
+        bytes
+    });
+    prop_oneof![8 => changed, 1 => prop::collection::vec(any::<u8>(), 0..300)]
+}
+
+#[test]
+fn no_parser_panics_or_breaks_its_promises() {
+    for (name, parser) in parsers::PARSERS {
+        let seeds = seeds(name);
+        for seed in &seeds {
+            parser(seed);
+        }
+        let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+        let tried = TestRunner::new(config).run(&bytes_like(seeds), |bytes| {
+            parser(&bytes);
+            Ok(())
+        });
+        if let Err(error) = tried {
+            panic!("{name}: {error}");
+        }
+    }
+}
+
+/// `CAMNET_WRITE_SEEDS=1 cargo test --test it seeds_are` writes the seeds that only our own writers can make.
+#[test]
+fn seeds_are_what_our_own_writers_make() {
+    use camnet::edge::fmp4::{self, Sample, Track, WallClock};
+    use camnet::hub::catalog::ClipKey;
+    use camnet::hub::truth::{self, Arrived, HubRecord, StoredFile};
+    use camnet::journal::segment;
+    use camnet::model::{BoxId, Epoch, Sha256Hash, Time};
+    use camnet::wire::{Decoded, decode};
+    use uuid::Uuid;
+
+    let time = Time::from_second(1_772_000_000).unwrap();
+    let box_id = BoxId::new("box-01").unwrap();
+    let framed = |records: &[Vec<u8>]| {
+        let length = |record: &Vec<u8>| (record.len() as u16).to_be_bytes();
+        let parts = records.iter().flat_map(|record| [length(record).to_vec(), record.clone()]);
+        parts.chain([vec![0, 0]]).collect::<Vec<_>>().concat()
+    };
+    let events = ["boot", "clip", "unknown"].map(|name| {
+        let json = std::fs::read(corpus().join("wire_events").join(name)).unwrap();
+        let Decoded::Event { event, json } = decode(&box_id, &json).remove(0) else { panic!("{name}") };
+        HubRecord::Event(Arrived { box_id: box_id.clone(), received: time, conflict: false, event, json })
+    });
+    let refused = HubRecord::Refused {
+        box_id: box_id.clone(),
+        received: time,
+        reason: "bad_time".into(),
+        detail: "why".into(),
+        epoch: Some(Epoch(0xab)),
+        sequence: Some(5),
+        body: b"{}".to_vec(),
+    };
+    let (sha256, clip) = (Sha256Hash::of(b"x"), Uuid::from_u128(5));
+    let stored = HubRecord::Stored(StoredFile { sha256, bytes: 7, box_id, clip, received: time });
+    let [boot, cut, unknown] = events.map(|event| truth::encode_record(&event));
+    let (refused, stored) = (truth::encode_record(&refused), truth::encode_record(&stored));
+    let records = [boot.clone(), refused.clone(), unknown, stored.clone(), cut];
+
+    let mut journal = segment::encode_header(0).to_vec();
+    for (number, record) in [&b"one"[..], b"two", b"three"].into_iter().enumerate() {
+        segment::encode_record(number as u64, record, &mut journal);
+    }
+    let torn = [&journal[..], &[9, 0, 0, 0, 1]].concat();
+
+    let mut sample_entry = vec![0; 120];
+    sample_entry[3] = 120;
+    sample_entry[4..8].copy_from_slice(b"avc1");
+    sample_entry[86..98].copy_from_slice(&[0, 0, 0, 34, b'a', b'v', b'c', b'C', 1, 0x4d, 0x40, 0x1e]);
+    let track = Track { sample_entry, width: 0, height: 0 };
+    let init = fmp4::init_segment(&track, Some(9000));
+    let sample = |pts: i64, sync| Sample {
+        pts,
+        sync,
+        data: vec![0, 0, 0, 3, if sync { 0x65 } else { 0x41 }, 1, 2].into(),
+    };
+    let wall = WallClock { time, camera: true };
+    let fragment = fmp4::fragment(1, &[sample(0, true), sample(45_000, false)], Some(90_000), 0, wall).bytes;
+    let run = "01890a5d-ac96-774b-bcce-b302099a8058";
+    let ring = |json: String| [&[1][..], json.as_bytes()].concat();
+    let ring_records = [
+        ring(format!(
+            r#"{{"kind":"run","run":"{run}","start":"{time}","clock":{{"source":"camera","sync":"synced"}}}}"#
+        )),
+        ring(format!(r#"{{"kind":"segment","run":"{run}","file":"20260301T170000.040Z-1f6c2a90.mp4"}}"#)),
+        ring(format!(
+            r#"{{"kind":"fragment","run":"{run}","number":0,"offset":{},"bytes":{},"sha256":"{}","start":"{time}","end":"{time}","first_pts":0,"end_pts":90000,"sync":true}}"#,
+            init.len(),
+            fragment.len(),
+            Sha256Hash::of(&fragment)
+        )),
+    ];
+    let file = [&init[..], &fragment, &fragment, &fragment[..40]].concat();
+    let token = camnet::hub::search::Token::new(
+        [7; 16],
+        camnet::hub::catalog::TimeRange { from: time, to: time },
+        ClipKey { start_us: 7, clip },
+    );
+    let seeds: Vec<(&str, Vec<u8>)> = vec![
+        ("hub_record/event", boot),
+        ("hub_record/refused", refused),
+        ("hub_record/stored", stored),
+        ("hub_journal/all", framed(&records)),
+        ("journal_segment/whole", journal),
+        ("journal_segment/torn", torn),
+        ("fmp4_init/avc", init),
+        ("fmp4_fragment/two_pictures", fragment),
+        ("ring_files/adopted", [framed(&ring_records), file].concat()),
+        ("page_token/clips", token.write().into_bytes()),
+    ];
+    for (name, bytes) in seeds {
+        let path = corpus().join(name);
+        if std::env::var_os("CAMNET_WRITE_SEEDS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(
+            std::fs::read(&path).is_ok_and(|seed| seed == bytes),
+            "{name}: CAMNET_WRITE_SEEDS=1 writes it anew"
+        );
+    }
+}

@@ -74,8 +74,16 @@ pub const OUTBOX_QUEUE_MAX: usize = 1024;
 pub const OUTBOX_SEGMENT_BYTES_MAX: u64 = 4 << 20;
 /// Events of a box that are on their way to the hub without a receipt.
 pub const UPLINK_WINDOW_EVENTS: usize = 2000;
-/// Bytes of the outbox on disk.
+/// Bytes of the outbox on disk: its share, above which footage makes way.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
+/// Free bytes below which footage makes way for events; a fiftieth of the disk where that is less.
+pub const OUTBOX_DISK_RESERVE_BYTES: u64 = 256 << 20;
+/// Room for the outbox is made in steps of at most this.
+pub const OUTBOX_ROOM_STEP_BYTES_MAX: u64 = 16 << 20;
+/// How often is looked whether there is room.
+pub const ROOM_LOOK: Duration = Duration::from_secs(1);
+/// Footage that was given up is told once; when none was for this long, that is over.
+pub const ROOM_CALM: Duration = Duration::from_secs(600);
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).
 pub const MOTION_QUEUE_MAX: usize = 64;
 /// The decoder is stalled when this many access units went in since the last picture came out.

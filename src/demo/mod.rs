@@ -437,6 +437,7 @@ fn box_configs(
                 certificate: dir.join(format!("{id}.pem")),
                 key: dir.join(format!("{id}.key")),
             },
+            outbox: Default::default(),
             ring: RingConfig { days: 1, bytes_per_camera: 2 << 30, ..RingConfig::default() },
             cameras,
             lamps,

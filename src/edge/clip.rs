@@ -226,6 +226,7 @@ fn scene_of(part: &[FragmentEntry], time: Time) -> &[FragmentEntry] {
 }
 
 /// The clips in `dir` whose event stands in a file that ends with `suffix`, oldest first.
+/// Those whose event the outbox has taken end with `.json`, the others with `.pending.json`.
 pub(super) fn read_clip_files(dir: &Path, suffix: &str) -> Result<Vec<ClipFile>, ClipError> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(dir) {

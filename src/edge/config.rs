@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX};
 use crate::model::{BoxId, DeviceId};
 use crate::toml_file::ConfigFile;
 
@@ -18,6 +19,8 @@ pub struct EdgeConfig {
     /// Folder for outbox, ring and clips.
     pub data_dir: PathBuf,
     pub hub: HubLink,
+    #[serde(default)]
+    pub outbox: OutboxConfig,
     #[serde(default)]
     pub ring: RingConfig,
     #[serde(default, rename = "camera")]
@@ -37,6 +40,10 @@ impl ConfigFile for EdgeConfig {
         ids.sort();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("device {} stands twice in the file", pair[0]));
+        }
+        if self.outbox.bytes < 4 * OUTBOX_SEGMENT_BYTES_MAX {
+            let least = 4 * OUTBOX_SEGMENT_BYTES_MAX;
+            return Err(format!("outbox.bytes = {}: give it at least {least}", self.outbox.bytes));
         }
         let hub = url::Url::parse(&self.hub.url).map_err(|e| format!("hub.url: {e}"))?;
         if hub.scheme() != "https" {
@@ -84,6 +91,22 @@ pub struct HubLink {
     pub certificate: PathBuf,
     /// Its private key (PEM); only the owner may read the file.
     pub key: PathBuf,
+}
+
+/// The outbox's place on the disk. Above it footage makes way for events: thumbnails, clips, then the ring.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutboxConfig {
+    /// Its share of the disk.
+    pub bytes: u64,
+    /// Bytes that stay free on the disk; a fiftieth of the disk where that is less.
+    pub disk_reserve_bytes: u64,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self { bytes: OUTBOX_BYTES_MAX, disk_reserve_bytes: OUTBOX_DISK_RESERVE_BYTES }
+    }
 }
 
 /// The ring of original video on the box's disk.

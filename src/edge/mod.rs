@@ -18,6 +18,7 @@ pub mod lamp;
 pub mod motion;
 pub mod outbox;
 pub mod ring;
+pub mod room;
 pub mod uplink;
 pub mod upload;
 
@@ -37,6 +38,7 @@ use crate::tls::{self, Identity};
 use crate::wire::{Topic, TopicKind};
 use config::EdgeConfig;
 use outbox::Outbox;
+use room::{Rings, Room};
 use uplink::Uplink;
 
 /// A box that is ready to run: files are open, secrets are checked, nothing is started.
@@ -80,16 +82,19 @@ impl Edge {
 
         let (link, link_events, link_task) =
             mqtt::start(link_config(&config, tls.clone()), link_stop.clone());
+        let rings = Rings::default();
+        let ask_disk = Box::new(room::ask_disk);
         let uplink = Uplink {
             box_id: config.box_id.clone(),
             store,
+            room: Room::new(&config.data_dir, config.outbox.clone(), rings.clone(), ask_disk, &metrics)?,
             accepts,
             link,
             link_events,
             metrics: uplink::Metrics::register(&metrics)?,
         };
         let uplink_task = tokio::spawn(uplink.run(outbox_stop.clone()));
-        let mut sources = start_sources(&config, outbox, tls, &metrics, &sources_stop)?;
+        let mut sources = start_sources(&config, outbox, rings, tls, &metrics, &sources_stop)?;
 
         let ended_early = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -133,6 +138,7 @@ fn link_config(config: &EdgeConfig, tls: Arc<rustls::ClientConfig>) -> LinkConfi
 fn start_sources(
     config: &EdgeConfig,
     outbox: Outbox,
+    rings: Rings,
     tls: Arc<rustls::ClientConfig>,
     metrics: &Registry,
     stop: &CancellationToken,
@@ -143,6 +149,7 @@ fn start_sources(
         data_dir: config.data_dir.clone(),
         ring: config.ring.clone(),
         outbox: outbox.clone(),
+        rings,
         metrics: camera::CamerasMetrics::register(metrics)?,
     };
     for camera in config.cameras.clone() {

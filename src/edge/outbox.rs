@@ -141,7 +141,7 @@ impl Store {
     pub fn accept(&mut self, events: Vec<NewEvent>) -> Result<Vec<Place>, OutboxError> {
         let bytes = self.journal.bytes();
         if bytes > self.bytes_max {
-            self.drop_receipted(SystemTime::UNIX_EPOCH + std::time::Duration::MAX / 4);
+            self.drop_receipted_now();
             let bytes = self.journal.bytes();
             if bytes > self.bytes_max {
                 return Err(OutboxError::Full { bytes });
@@ -218,6 +218,21 @@ impl Store {
     /// Drops segments that were closed before `now` − [`OUTBOX_KEEP`] and hold nothing unreceipted.
     pub fn drop_old(&mut self, now: SystemTime) {
         self.drop_receipted(now.checked_sub(OUTBOX_KEEP).unwrap_or(SystemTime::UNIX_EPOCH));
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.journal.bytes()
+    }
+
+    /// How large it may become.
+    pub fn set_bytes_max(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
+    /// Drops every closed segment that holds nothing unreceipted, however new.
+    pub fn drop_receipted_now(&mut self) {
+        self.drop_receipted(SystemTime::UNIX_EPOCH + std::time::Duration::MAX / 4);
     }
 
     /// Makes what was appended without a sync durable too; called when the box stops.

@@ -380,29 +380,54 @@ impl Ring {
         self.recent.push_back(entry);
     }
 
+    /// True if there is more than the segment that is being written.
+    pub fn can_give_up(&self) -> bool {
+        self.segments.len() > 1
+    }
+
+    /// Removes the oldest segment, but never the last one, to make room for what matters more; how many bytes that
+    /// gave. [`Ring::from`] tells it.
+    pub fn give_up_oldest(&mut self) -> Option<u64> {
+        let bytes = self.remove_oldest()?;
+        self.shorten_journal();
+        Some(bytes)
+    }
+
     /// Removes the oldest segments until `bytes` more fit and none is too old; then drops the part of
     /// the journal that told of them.
     fn evict(&mut self, now: Time, bytes: u64) {
         let keep = SignedDuration::from_hours(24 * i64::from(self.config.days));
         let mut removed = false;
-        while self.segments.len() > 1 {
-            let oldest = &self.segments[0];
-            let too_old = now.duration_since(oldest.end) > keep;
+        while self.can_give_up() {
+            let too_old = now.duration_since(self.segments[0].end) > keep;
             if !too_old && self.bytes() + bytes <= self.config.bytes_per_camera {
                 break;
             }
-            if let Err(error) = std::fs::remove_file(&*oldest.path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::error!(%error, path = %oldest.path.display(), "ring segment can't be removed");
+            if self.remove_oldest().is_none() {
                 break;
             }
-            self.recent.retain(|f| f.path != oldest.path);
-            self.segments.pop_front();
             removed = true;
         }
-        if removed
-            && let Some(oldest) = self.segments.front()
+        if removed {
+            self.shorten_journal();
+        }
+    }
+
+    fn remove_oldest(&mut self) -> Option<u64> {
+        let oldest = self.segments.front().filter(|_| self.can_give_up())?;
+        if let Err(error) = std::fs::remove_file(&*oldest.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::error!(%error, path = %oldest.path.display(), "ring segment can't be removed");
+            return None;
+        }
+        let path = oldest.path.clone();
+        self.recent.retain(|f| f.path != path);
+        self.segments.pop_front().map(|segment| segment.bytes)
+    }
+
+    fn shorten_journal(&mut self) {
+        if let Some(oldest) = self.segments.front()
             && let Err(error) = self.journal.drop_before(oldest.record)
         {
             tracing::error!(%error, "ring journal can't be shortened");

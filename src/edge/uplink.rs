@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::clock;
 use super::outbox::{Accept, OutboxError, Place, Store};
+use super::room::Room;
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, OUTBOX_QUEUE_MAX, RESEND_AFTER, UPLINK_WINDOW_EVENTS,
 };
@@ -200,6 +201,7 @@ impl Metrics {
 pub struct Uplink {
     pub box_id: BoxId,
     pub store: Store,
+    pub room: Room,
     pub accepts: mpsc::Receiver<Accept>,
     pub link: LinkSender,
     pub link_events: mpsc::Receiver<LinkEvent>,
@@ -233,7 +235,13 @@ impl Uplink {
                     let places = self.accept(std::mem::take(&mut batch));
                     core.step(Action::Owed(places), Instant::now())
                 }
-                _ = tick.tick() => core.step(Action::Tick, Instant::now()),
+                _ = tick.tick() => {
+                    let mut sends = core.step(Action::Tick, Instant::now());
+                    // The disk may have filled meanwhile.
+                    let places = self.accept(Vec::new());
+                    sends.extend(core.step(Action::Owed(places), Instant::now()));
+                    sends
+                }
                 _ = cleanup.tick() => {
                     self.store.drop_old(SystemTime::now());
                     Vec::new()
@@ -260,11 +268,20 @@ impl Uplink {
     /// Makes a batch durable and answers those who wait. The fsync is short and this task has nothing better to
     /// do meanwhile; it moves off the async threads all the same.
     fn accept(&mut self, batch: Vec<Accept>) -> Vec<Place> {
-        if batch.is_empty() {
+        let now = Time::now();
+        off_async(|| self.room.make(&mut self.store, now));
+        let news = self.room.news(clock::quality(), now);
+        if batch.is_empty() && news.is_empty() {
             return Vec::new();
         }
-        let (events, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|a| (a.event, a.done)).unzip();
+        let (mut events, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|a| (a.event, a.done)).unzip();
+        events.extend(news);
         let result = off_async(|| self.store.accept(events));
+        match &result {
+            Ok(_) => self.room.accepted(),
+            Err(error) if !waiting.is_empty() => self.room.refused(&error.to_string(), now),
+            Err(_) => {}
+        }
         if let Err(OutboxError::Disk(error)) = &result {
             tracing::error!(%error, "the outbox can't be written");
             if let Err(error) = off_async(|| self.store.reopen()) {

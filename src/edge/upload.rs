@@ -112,6 +112,17 @@ struct Upload<'a> {
     sha256: Sha256Hash,
 }
 
+/// True if the hub has the clip's thumbnail.
+pub(super) fn is_thumbnail_done(dir: &Path, clip: Uuid) -> bool {
+    read_progress(dir, clip).thumbnail_done
+}
+
+/// A file that can't be read costs an upload from the start, no more.
+fn read_progress(dir: &Path, clip: Uuid) -> Progress {
+    let read = std::fs::read(dir.join(format!("{clip}.upload.json")));
+    read.ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
 /// What the hub says about an upload that was begun.
 enum Known {
     Offset(u64),
@@ -163,9 +174,11 @@ impl Uploader {
 
     async fn upload(&self, clip: &ClipFile) -> Result<(), UploadError> {
         let id = clip.cut.clip;
-        let mut progress = self.read_progress(id);
+        let mut progress = read_progress(&self.dir, id);
         let (jpg, mp4) = (self.path(id, ".jpg"), self.path(id, ".mp4"));
-        if let Some(still) = clip.cut.thumbnail.as_ref().filter(|_| !progress.thumbnail_done) {
+        // A thumbnail that is not there was given up, to make room for events.
+        let is_owed = !progress.thumbnail_done && jpg.exists();
+        if let Some(still) = clip.cut.thumbnail.as_ref().filter(|_| is_owed) {
             let kind = Kind::Thumbnail;
             let upload = Upload { clip: id, kind, path: &jpg, bytes: still.bytes, sha256: still.sha256 };
             self.upload_file(&upload, &mut progress).await?;
@@ -298,12 +311,6 @@ impl Uploader {
             }
         }
         Ok(())
-    }
-
-    /// A file that can't be read costs an upload from the start, no more.
-    fn read_progress(&self, clip: Uuid) -> Progress {
-        let read = std::fs::read(self.path(clip, ".upload.json"));
-        read.ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
     }
 
     fn write_progress(&self, clip: Uuid, progress: &Progress) -> Result<(), UploadError> {

@@ -41,6 +41,7 @@ use super::config::{CameraConfig, RingConfig};
 use super::coverage::Tracker;
 use super::outbox::{NewEvent, Outbox, OutboxError};
 use super::ring::{Ring, RingError, RingRecovery};
+use super::room::Rings;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY};
 use crate::model::{BoxId, DeviceId, GapCause, Time};
 use crate::outage::Outage;
@@ -52,6 +53,7 @@ pub struct CameraContext {
     pub data_dir: PathBuf,
     pub ring: RingConfig,
     pub outbox: Outbox,
+    pub rings: Rings,
     pub metrics: CamerasMetrics,
 }
 
@@ -65,6 +67,7 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
     let metrics = context.metrics.of(&camera.id);
     let Some((ring, recovery)) = open_ring(&context, &camera, &metrics, &shutdown).await else { return };
     let ring = Arc::new(Mutex::new(ring));
+    context.rings.add(ring.clone());
     let (events, event_queue) = mpsc::channel(EVENTS_QUEUE_MAX);
     let (progress, progressed) = watch::channel(Time::MIN);
     let (clip_jobs, clip_queue) = mpsc::channel(clip::JOBS_MAX);

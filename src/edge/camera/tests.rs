@@ -58,6 +58,7 @@ impl Worker {
             data_dir: data_dir.to_owned(),
             ring: RingConfig::default(),
             outbox,
+            rings: Default::default(),
             metrics: CamerasMetrics::register(&prometheus::Registry::new()).unwrap(),
         };
         let shutdown = CancellationToken::new();

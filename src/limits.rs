@@ -188,6 +188,8 @@ pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 pub const INDEX_SCAN_MAX: usize = 100_000;
 /// Clock corrections of one box that are applied: the newest.
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
+/// Events that a replay offers at once, so that what comes in meanwhile waits no longer than for these.
+pub const REPLAY_EVENTS_MAX: usize = 500;
 /// Events per page: default and most.
 pub const PAGE_EVENTS: usize = 100;
 pub const PAGE_EVENTS_MAX: usize = 1_000;

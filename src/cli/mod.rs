@@ -2,6 +2,8 @@
 //!
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
+#[cfg(feature = "hub")]
+mod replay;
 mod search;
 
 use std::path::PathBuf;
@@ -29,6 +31,9 @@ enum Command {
     /// The ingest daemon: takes what the boxes hand over, and answers those who may ask.
     #[cfg(feature = "hub")]
     Hub(HubArgs),
+    /// A journal's files: what they hold, and what can be done about it.
+    #[cfg(feature = "hub")]
+    Journal(JournalArgs),
     /// Find footage by time and place.
     Search(search::SearchArgs),
     /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
@@ -85,6 +90,20 @@ enum HubCommand {
     },
 }
 
+#[cfg(feature = "hub")]
+#[derive(Debug, Args)]
+struct JournalArgs {
+    #[command(subcommand)]
+    command: JournalCommand,
+}
+
+#[cfg(feature = "hub")]
+#[derive(Debug, Subcommand)]
+enum JournalCommand {
+    /// Offer again what the hub set aside, after an update or a change of the registry; the hub may run.
+    Replay(replay::ReplayArgs),
+}
+
 /// Runs the command until it is done or a signal ends it.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
@@ -126,6 +145,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             println!("index rebuilt from {records} records");
             Ok(())
         }
+        #[cfg(feature = "hub")]
+        Command::Journal(JournalArgs { command: JournalCommand::Replay(args) }) => replay::run(args).await,
         Command::Search(args) => search::run(args).await,
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args, until_signal()).await,

@@ -26,6 +26,8 @@ pub enum Action {
     Thumbnail,
     Events,
     Refused,
+    /// What was set aside is offered again.
+    Replay,
     AccessLog,
 }
 

@@ -47,6 +47,19 @@ pub fn refused_places(items: &[Decoded], range: Option<(Epoch, u64, u64)>) -> Ve
     items.iter().enumerate().map(places).collect()
 }
 
+/// Ends the detail of a refusal whose body was not kept.
+const BODY_LOST: &str = "(body not kept: the box has used its share of this hour)";
+
+/// False for the record of a further place of one message: its detail and body stand with the first.
+pub fn is_of_its_own(detail: &str) -> bool {
+    !detail.is_empty()
+}
+
+/// True if there was a body and it was not kept.
+pub fn is_body_lost(detail: &str) -> bool {
+    detail.ends_with(BODY_LOST)
+}
+
 /// Turns refusals into records, within a share of disk and log for each box.
 pub struct SetAside {
     shares: HashMap<BoxId, Share>,
@@ -145,8 +158,7 @@ impl Share {
     /// Detail and body as they are kept.
     fn keep(&mut self, refusal: &Refusal) -> (String, Vec<u8>) {
         if self.bytes + refusal.body.len() > REFUSED_BOX_BYTES_PER_HOUR {
-            let detail =
-                format!("{} (body not kept: the box has used its share of this hour)", refusal.detail);
+            let detail = format!("{} {BODY_LOST}", refusal.detail);
             return (detail, Vec::new());
         }
         self.bytes += refusal.body.len();

@@ -7,6 +7,7 @@
 //! catalog up to the truth (see [`super::indexer`]).
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
@@ -31,8 +32,18 @@ pub type SpeaksFor = Arc<dyn Fn(&BoxId, &DeviceId) -> bool + Send + Sync>;
 /// What waits for the ingest thread.
 enum Work {
     Message(Message),
-    Stored { file: StoredFile, done: oneshot::Sender<Result<u64, IngestError>> },
+    Stored {
+        file: StoredFile,
+        done: oneshot::Sender<Result<u64, IngestError>>,
+    },
+    /// Events that were set aside once.
+    Again {
+        records: Vec<HubRecord>,
+        done: Again,
+    },
 }
+
+type Again = oneshot::Sender<Result<Vec<Outcome>, IngestError>>;
 
 /// Why something could not be made durable.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -55,6 +66,13 @@ impl TruthHandle {
         let (done, answer) = oneshot::channel();
         self.work.send(Work::Stored { file, done }).await.map_err(|_| IngestError::Stopping)?;
         answer.await.map_err(|_| IngestError::Stopping)?
+    }
+
+    /// Offers events again that were set aside once; when this returns they are durable. From a thread.
+    pub fn append_again(&self, records: Vec<HubRecord>) -> Result<Vec<Outcome>, IngestError> {
+        let (done, answer) = oneshot::channel();
+        self.work.blocking_send(Work::Again { records, done }).map_err(|_| IngestError::Stopping)?;
+        answer.blocking_recv().map_err(|_| IngestError::Stopping)?
     }
 }
 
@@ -178,6 +196,7 @@ struct Group {
     places: Vec<Option<(BoxId, Epoch)>>,
     acks: Vec<Ack>,
     stored: Vec<(usize, oneshot::Sender<Result<u64, IngestError>>)>,
+    again: Vec<(Range<usize>, Again)>,
 }
 
 impl Worker {
@@ -201,6 +220,15 @@ impl Worker {
             Work::Stored { file, done } => {
                 group.stored.push((group.records.len(), done));
                 group.push(HubRecord::Stored(file), None);
+            }
+            Work::Again { records, done } => {
+                let first = group.records.len();
+                for record in records {
+                    let HubRecord::Event(arrived) = &record else { continue };
+                    let place = (arrived.box_id.clone(), arrived.event.epoch);
+                    group.push(record, Some(place));
+                }
+                group.again.push((first..group.records.len(), done));
             }
             Work::Message(message) => {
                 self.take_message(&message, group);
@@ -239,7 +267,7 @@ impl Worker {
         let received = Time::now();
         let mut items = wire::decode(box_id, &message.payload);
         for item in &mut items {
-            self.check_device(box_id, item);
+            check_device(&self.speaks_for, box_id, item);
         }
         let places = aside::refused_places(&items, wire::read_places(&message.user_properties));
         for (item, places) in items.into_iter().zip(places) {
@@ -264,19 +292,6 @@ impl Worker {
         }
     }
 
-    /// A box may speak only for itself and its own devices.
-    fn check_device(&self, box_id: &BoxId, item: &mut Decoded) {
-        let Decoded::Event { event, json } = item else { return };
-        let Some(device) = &event.source.device else { return };
-        if (self.speaks_for)(box_id, device) {
-            return;
-        }
-        let detail =
-            format!("the registry has no device {device} on box {box_id}; add it to the registry file");
-        let why = (RefusalReason::NotAllowed, detail);
-        *item = Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), json));
-    }
-
     /// Makes the group durable, then says so. If that fails nothing is said: the boxes send again.
     fn commit(&mut self, group: Group) {
         let places = group.places;
@@ -286,6 +301,9 @@ impl Worker {
                 tracing::error!(%error, "the hub's journal can't be written; nothing is acknowledged");
                 let error = IngestError::Journal(error.to_string());
                 for (_, done) in group.stored {
+                    let _ = done.send(Err(error.clone()));
+                }
+                for (_, done) in group.again {
                     let _ = done.send(Err(error.clone()));
                 }
                 std::thread::sleep(Duration::from_millis(200));
@@ -300,6 +318,9 @@ impl Worker {
         }
         for (_, done) in group.stored {
             let _ = done.send(Ok(appended.first));
+        }
+        for (range, done) in group.again {
+            let _ = done.send(Ok(appended.outcomes[range].to_vec()));
         }
         for (box_id, epoch) in &group.touched {
             self.send_receipt(box_id, *epoch);
@@ -352,6 +373,18 @@ impl Worker {
         // A receipt that is lost is sent again when the box sends again.
         let _ = self.link.publish_blocking(message);
     }
+}
+
+/// Refuses an event of a device that is not the box's: a box may speak only for itself and its own devices.
+pub fn check_device(speaks_for: &SpeaksFor, box_id: &BoxId, item: &mut Decoded) {
+    let Decoded::Event { event, json } = item else { return };
+    let Some(device) = &event.source.device else { return };
+    if speaks_for(box_id, device) {
+        return;
+    }
+    let detail = format!("the registry has no device {device} on box {box_id}; add it to the registry file");
+    let why = (RefusalReason::NotAllowed, detail);
+    *item = Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), json));
 }
 
 impl Group {

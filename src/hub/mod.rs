@@ -16,6 +16,7 @@ pub mod truth;
 
 pub mod aside;
 pub mod ingest;
+pub mod replay;
 
 pub mod indexer;
 
@@ -36,6 +37,7 @@ pub mod web;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -44,6 +46,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::journal::JournalError;
 use crate::limits::{DRAIN_MAX, MQTT_INFLIGHT_MAX};
 use crate::model::{BoxId, DeviceId, Time};
 use crate::mqtt::{self, HUB_NAME, LinkConfig};
@@ -55,17 +58,20 @@ use catalog::embedded::Embedded;
 use clips::{ClipStore, StoredSink};
 use config::{BrokerConfig, HubConfig};
 use indexer::Indexer;
-use ingest::{Ingest, TruthHandle};
+use ingest::{Ingest, IngestError, SpeaksFor, TruthHandle};
 use metrics::HubMetrics;
 use registry::{Registry, RegistryFile};
+use replay::{Filter, Replay, Replayed};
 use status::HubStatus;
-use truth::{JournalTruth, StoredFile};
+use truth::{JournalTruth, StoredFile, Truth};
 use web::Web;
 
 /// How long a broker keeps what waits for a hub that is away.
 const SESSION_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Who looks until login exists.
 const ACTOR: &str = "demo";
+/// Who acts on a hub that is stopped.
+const COMMAND_LINE: &str = "command line";
 
 /// A hub that is ready to run: files are open, ports are bound, nothing is served yet.
 pub struct Hub {
@@ -165,16 +171,13 @@ impl Hub {
 
         let address = start_broker(broker, &mut tasks, &broker_stop);
         let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
-        let speaks_for = {
-            let registry = registry.clone();
-            Arc::new(move |box_id: &BoxId, device: &DeviceId| {
-                registry.history().ever_spoke_for(box_id, device)
-            })
-        };
+        let speaks_for = speaks_for(registry.clone());
+        let journal_dir = truth.dir();
         let status = Arc::new(HubStatus::default());
         let ingest = {
             let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
                 (catalog.clone(), status.clone(), metrics.registry().clone());
+            let speaks_for = speaks_for.clone();
             tokio::task::spawn_blocking(move || {
                 ingest::start(truth, catalog, speaks_for, link, status, &metrics)
             })
@@ -185,7 +188,15 @@ impl Hub {
             let (sink, metrics): (Arc<dyn StoredSink>, _) = (Arc::new(Sink(handle.clone())), metrics.clone());
             Arc::new(tokio::task::spawn_blocking(move || ClipStore::open(&data_dir, sink, metrics)).await??)
         };
+        let replay: Replay = {
+            let (handle, status, speaks_for) = (handle.clone(), status.clone(), speaks_for);
+            Arc::new(move |filter| {
+                let upto = status.journal_next.load(Ordering::Acquire);
+                replay::replay(&journal_dir, upto, filter, &speaks_for, |batch| handle.append_again(batch))
+            })
+        };
         let web = Arc::new(Web {
+            replay,
             catalog: catalog.clone(),
             registry,
             gate,
@@ -408,6 +419,41 @@ pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()>
         dir.join("hub.toml").display()
     );
     Ok(())
+}
+
+/// Offers again what a stopped hub set aside, by its own configuration and registry; None if the hub runs. The next
+/// start of the hub brings what came of it into the index.
+pub async fn replay_stopped(
+    config: &HubConfig,
+    filter: &Filter,
+    purpose: Option<String>,
+) -> anyhow::Result<Option<Replayed>> {
+    let dir = config.data_dir.join("journal");
+    let mut truth = match JournalTruth::open(&dir) {
+        Ok((truth, _)) => truth,
+        Err(JournalError::Locked { .. }) => return Ok(None),
+        Err(error) => return Err(error).context("the hub's journal"),
+    };
+    let registry = Registry::open(&config.data_dir.join("acts")).context("the acts journal")?;
+    registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
+    let gate = Gate::open(&config.data_dir.join("access"), &[COMMAND_LINE]).context("the access log")?;
+    let (actor, action) = (access::Actor(COMMAND_LINE.to_owned()), access::Action::Replay);
+    let subject = serde_json::to_value(filter)?;
+    gate.pass(access::Look { actor, action, purpose, subject, remote: None }).await?;
+    let speaks_for = speaks_for(Arc::new(registry));
+    let filter = filter.clone();
+    let replayed = tokio::task::spawn_blocking(move || {
+        let upto = truth.next();
+        replay::replay(&dir, upto, &filter, &speaks_for, |batch| {
+            let appended = truth.append(batch).map_err(|error| IngestError::Journal(error.to_string()))?;
+            Ok(appended.outcomes)
+        })
+    });
+    Ok(Some(replayed.await??))
+}
+
+fn speaks_for(registry: Arc<Registry>) -> SpeaksFor {
+    Arc::new(move |box_id: &BoxId, device: &DeviceId| registry.history().ever_spoke_for(box_id, device))
 }
 
 /// Throws the index away and builds it anew from the journal; the hub must not be running. Returns how many

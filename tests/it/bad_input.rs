@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::world::{HubWorld, wait_for};
+use crate::world::{HubWorld, camnet, run, wait_for};
 
 const EPOCH: &str = "00000000000000ab";
 const BOX: &str = "box-01";
@@ -336,4 +336,89 @@ async fn check_refused(world: &HubWorld, rows: &[(u64, Vec<u8>, Fate)]) {
     assert!(bytes["body"].as_str().unwrap().contains("ff"), "{bytes}");
     let text = listed.iter().find(|row| row["body"] == "hello").expect("text is shown as text");
     assert_eq!((&text["body_as"], &text["body_bytes"]), (&json!("text"), &json!(5)));
+}
+
+/// `camnet journal replay` on the world's hub; what it printed.
+fn replay(world: &HubWorld, args: &[&str]) -> String {
+    let config = world.dir.join("hub.toml");
+    run(camnet().args(["journal", "replay", "--config"]).arg(config).args(args)).trim().to_owned()
+}
+
+fn add_camera(world: &HubWorld, id: &str) {
+    let path = world.dir.join("ward.toml");
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text += &format!(
+        "\n[[device]]\nid = \"{id}\"\nname = \"{id}\"\nkind = \"camera\"\nsite = \"hoa-phuong-14\"\nbox = \"{BOX}\"\n"
+    );
+    std::fs::write(path, text).unwrap();
+}
+
+/// How often events of these types stand in the index, by sequence.
+async fn indexed(world: &HubWorld) -> Vec<u64> {
+    let from = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
+    let events =
+        world.all(&format!("/api/v1/events?box={BOX}&from={from}&order=oldest&limit=100"), "events").await;
+    events.iter().map(|event| event["sequence"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_set_aside_is_replayed_once_the_registry_knows_the_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = HubWorld::new(dir.path(), &[BOX]);
+    let hub = world.start().await;
+    let mut bare = Bare::start(&world);
+    bare.up().await;
+    for sequence in 1..=6 {
+        let device = ["cam-98", "cam-99"][sequence as usize % 2];
+        let time = if sequence == 6 { json!("soon") } else { json!(jiff::Timestamp::now().to_string()) };
+        let body = event(sequence, json!({ "source": format!("/{BOX}/{device}"), "time": time }));
+        bare.publish(body, Some((sequence, sequence))).await;
+    }
+    let receipt = bare.receipt(6).await;
+    assert_eq!(receipt.refused.len(), 6, "{receipt:?}");
+    drop(bare);
+    assert_eq!(
+        replay(&world, &["--box", BOX]),
+        "replayed 0, known before 0, conflicts 0, still refused 6: bad_time 1, not_allowed 5"
+    );
+    hub.stop();
+
+    // The registry learns of one device; the hub runs.
+    add_camera(&world, "cam-99");
+    let hub = world.start().await;
+    let told = replay(&world, &["--reason", "not_allowed", "--purpose", "cam-99 was missing"]);
+    assert_eq!(told, "replayed 3, known before 0, conflicts 0, still refused 2: not_allowed 2");
+    let told = replay(&world, &["--reason", "not_allowed"]);
+    assert_eq!(told, "replayed 0, known before 3, conflicts 0, still refused 2: not_allowed 2");
+    wait_for("the replayed events in the index", Duration::from_secs(60), || async {
+        (indexed(&world).await == [1, 3, 5]).then_some(())
+    })
+    .await;
+    let looks = world.get("/api/v1/access?limit=50").await;
+    let replays: Vec<&Value> =
+        looks["access"].as_array().unwrap().iter().filter(|look| look["action"] == "replay").collect();
+    assert_eq!(replays.len(), 3, "each is recorded");
+    assert_eq!(replays[1]["purpose"], "cam-99 was missing");
+    let listed = world.all(&format!("/api/v1/refused?box={BOX}&limit=100"), "refused").await;
+    assert_eq!(listed.len(), 6, "what was set aside stays on record");
+    hub.stop();
+
+    // It learns of the other one; the hub is stopped.
+    add_camera(&world, "cam-98");
+    let told = replay(&world, &[]);
+    assert_eq!(told, "replayed 2, known before 3, conflicts 0, still refused 1: bad_time 1");
+    let hub = world.start().await;
+    wait_for("all of them in the index", Duration::from_secs(60), || async {
+        (indexed(&world).await.len() == 5).then_some(())
+    })
+    .await;
+    let mut found = indexed(&world).await;
+    found.sort();
+    assert_eq!(found, [1, 2, 3, 4, 5], "each once");
+    let mut bare = Bare::start(&world);
+    bare.up().await;
+    bare.publish(event(7, json!({})), Some((7, 7))).await;
+    let receipt = bare.receipt(7).await;
+    assert_eq!(receipt.refused.iter().map(|r| r.0).collect::<Vec<_>>(), [6], "only this is set aside now");
+    hub.stop();
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
 use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
+use crate::hub::replay::{Filter, Replayed};
 use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, digest_of, window};
 use crate::limits::{
     API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
@@ -43,6 +44,7 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/events", get(events))
         .route("/boxes", get(boxes))
         .route("/refused", get(refused))
+        .route("/refused/replay", post(replay))
         .route("/access", get(access))
 }
 
@@ -646,6 +648,26 @@ pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<Refu
     });
     let refused = page.rows.into_iter().map(RefusedView::from).collect();
     Ok(Json(RefusedList { refused, counts: counts.collect(), next }))
+}
+
+/// Offers again what was set aside, after an update or a change of the registry: what can be taken now becomes events.
+#[utoipa::path(post, path = "/api/v1/refused/replay", request_body = Filter,
+    responses((status = 200, body = Replayed), (status = 400, body = Problem), (status = 413, body = Problem),
+        (status = 415, body = Problem), (status = 503, body = Problem)))]
+pub async fn replay(State(web): App, looker: Looker, headers: HeaderMap, body: Body) -> Answered<Replayed> {
+    // Not a type that a page elsewhere could send from an officer's browser without asking first.
+    if headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+        let detail = "Content-Type must be application/json";
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+    }
+    let body = to_bytes(body, API_BODY_BYTES_MAX).await.map_err(|_| {
+        let detail = format!("a filter has at most {API_BODY_BYTES_MAX} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })?;
+    let filter: Filter =
+        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))?;
+    looker.pass(&web, Action::Replay, None, json!(filter)).await?;
+    Ok(Json(blocking(move || (web.replay)(&filter)).await?))
 }
 
 #[derive(Deserialize, IntoParams)]

@@ -32,6 +32,7 @@ use super::catalog::Catalog;
 use super::clips::ClipStore;
 use super::metrics::HubMetrics;
 use super::registry::Registry;
+use super::replay::Replay;
 use super::search::Search;
 pub use super::status::HubStatus;
 use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
@@ -46,6 +47,7 @@ pub struct Web {
     pub clips: Arc<ClipStore>,
     pub metrics: HubMetrics,
     pub status: Arc<HubStatus>,
+    pub replay: Replay,
     /// Who looks until login exists: the gate must know this name.
     pub actor: String,
     /// The hub runs as a demonstration; the console says so.

@@ -20,6 +20,7 @@ use super::api;
         api::events,
         api::boxes,
         api::refused,
+        api::replay,
         api::access,
     )
 )]

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::hub::access::Denied;
 use crate::hub::catalog::CatalogError;
 use crate::hub::clips::UploadError;
+use crate::hub::replay::ReplayError;
 use crate::hub::search::SearchError;
 
 /// The body of every error (`application/problem+json`).
@@ -82,6 +83,12 @@ impl From<SearchError> for Problem {
 impl From<CatalogError> for Problem {
     fn from(error: CatalogError) -> Self {
         Self::internal(StatusCode::INTERNAL_SERVER_ERROR, &error)
+    }
+}
+
+impl From<ReplayError> for Problem {
+    fn from(error: ReplayError) -> Self {
+        Self::internal(StatusCode::SERVICE_UNAVAILABLE, &error)
     }
 }
 

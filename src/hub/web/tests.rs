@@ -106,6 +106,7 @@ impl Hub {
             clips: Arc::new(clips),
             metrics,
             status: Arc::default(),
+            replay: Arc::new(|_| Ok(Default::default())),
             actor: "demo".into(),
             demo: true,
         });

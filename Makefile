@@ -1,6 +1,7 @@
 # demo    a small ward on this machine, in your browser
 # test    every test, against the real parts
 # check   format, lints, docs, each feature set alone, what each build must not contain
+# fuzz    each parser of network and disk input for SECONDS (60); PARSER=name for one
 # bench   measures; figures go to target/bench.jsonl
 # deny    licences, advisories and sources of the dependencies
 SHELL := /bin/bash
@@ -11,8 +12,10 @@ CONSOLE_SOURCES := $(shell find $(CONSOLE) -type f -not -path '*/node_modules/*'
 VIDEO ?=
 RTSP ?=
 ARGS ?=
+SECONDS ?= 60
+PARSER ?=
 
-.PHONY: demo test check bench deny deps deps-test console build
+.PHONY: demo test check fuzz bench deny deps deps-test deps-fuzz console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -24,6 +27,9 @@ test: deps-test console
 
 check: deps-test console
 	.ci/check
+
+fuzz: deps-fuzz console
+	.ci/fuzz "$(SECONDS)" $(PARSER)
 
 bench: deps-test console
 	$(CARGO) bench --profile dev --locked --bench figures
@@ -39,6 +45,9 @@ deps:
 
 deps-test:
 	@deploy/install-deps.sh test
+
+deps-fuzz:
+	@deploy/install-deps.sh fuzz
 
 console: $(CONSOLE)/dist/index.html
 

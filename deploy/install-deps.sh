@@ -4,6 +4,7 @@
 #
 #   deploy/install-deps.sh build   what `make demo` needs
 #   deploy/install-deps.sh test    that, and what `make test` needs beside it
+#   deploy/install-deps.sh fuzz    what `make demo` needs, and what `make fuzz` needs beside it
 set -euo pipefail
 
 what=${1:-build}
@@ -79,4 +80,11 @@ if ! has_rust; then
     say "installing Rust $rust_version with rustup from https://sh.rustup.rs"
     curl -fsSL https://sh.rustup.rs | sh -s -- -y --profile minimal -c clippy -c rustfmt --default-toolchain "$rust_version"
   fi
+fi
+
+if [ "$what" = fuzz ]; then
+  export PATH="$HOME/.cargo/bin:$PATH"
+  # libFuzzer's instrumentation needs nightly; the product itself is built with stable.
+  rustup toolchain list | grep -q "^nightly" || { say "installing Rust nightly"; rustup toolchain install nightly --profile minimal; }
+  command -v cargo-fuzz >/dev/null || { say "installing cargo-fuzz"; cargo install --locked cargo-fuzz@0.13.2; }
 fi

@@ -595,6 +595,7 @@ mod tests {
         let cleared = world.accept(vec![event()], at(3)).unwrap();
         assert_eq!(told(&cleared), [(REFUSED.to_owned(), FaultPhase::Cleared)]);
         assert_eq!(told(&world.accept(vec![event()], at(4)).unwrap()), []);
+        world.room.looked = None;
         let calm = world.accept(vec![event()], at(5) + SignedDuration::try_from(ROOM_CALM).unwrap()).unwrap();
         assert_eq!(told(&calm), [(GIVEN_UP.to_owned(), FaultPhase::Cleared)]);
     }

@@ -54,6 +54,11 @@ fn bytes_like(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![8 => changed, 1 => prop::collection::vec(any::<u8>(), 0..300)]
 }
 
+/// For each parser; `CAMNET_PARSER_CASES` says how many where there is no nightly for `make fuzz`.
+fn cases() -> u32 {
+    std::env::var("CAMNET_PARSER_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+}
+
 #[test]
 fn no_parser_panics_or_breaks_its_promises() {
     for (name, parser) in parsers::PARSERS {
@@ -61,7 +66,7 @@ fn no_parser_panics_or_breaks_its_promises() {
         for seed in &seeds {
             parser(seed);
         }
-        let config = Config { cases: 300, failure_persistence: None, ..Config::default() };
+        let config = Config { cases: cases(), failure_persistence: None, ..Config::default() };
         let tried = TestRunner::new(config).run(&bytes_like(seeds), |bytes| {
             parser(&bytes);
             Ok(())

@@ -57,6 +57,17 @@ pub const OUTBOX_QUEUE_MAX: usize = 1024;
 pub const OUTBOX_SEGMENT_BYTES_MAX: u64 = 4 << 20;
 /// Events of a box that are on their way to the hub without a receipt.
 pub const UPLINK_WINDOW_EVENTS: usize = 2000;
+/// Events of a box's backlog that may be on their way: at first, and at least. 10,000 boxes that come back at once
+/// then put 200,000 old events before a fresh one, some seconds of the hub's work.
+pub const BACKLOG_WINDOW_FIRST: usize = 20;
+pub const BACKLOG_WINDOW_MIN: usize = 10;
+/// Receipts of the backlog that take longer say that the hub is busy: the backlog's window is halved.
+pub const BACKLOG_DELAY_MAX: Duration = Duration::from_secs(1);
+/// A box tells its newest place on every connection and this often, so that a hub that lost something (restored from
+/// a backup) asks for it even when nothing new happens.
+pub const BOX_STATUS_REPEAT: Duration = Duration::from_secs(600);
+/// Incomplete epochs of a box that one status is answered with.
+pub const STATUS_RECEIPTS_MAX: usize = 32;
 /// Bytes of the outbox on disk.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).

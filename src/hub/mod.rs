@@ -14,6 +14,8 @@ pub mod status;
 
 pub mod truth;
 
+pub mod arrivals;
+
 pub mod ingest;
 
 pub mod indexer;

@@ -12,7 +12,7 @@ pub use cloudevents::{
     CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, Decoded, Refusal, RefusalReason, decode, encode, encode_batch,
     event_type, event_types,
 };
-pub use receipt::{Command, Receipt, Refused};
+pub use receipt::{BoxStatus, Command, Receipt, Refused};
 pub use topic::{Topic, TopicKind};
 
 /// Version of the topics and of what they carry.

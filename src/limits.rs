@@ -195,6 +195,10 @@ pub const INDEX_EPOCHS_MAX: usize = 65_536;
 /// Records that wait between the two halves of a rebuild (reading the journal, applying).
 pub const INDEX_REBUILD_RECORDS: usize = 4_096;
 pub const INDEX_REBUILD_BATCHES_MAX: usize = 4;
+/// A rebuild follows the running hub this often before it takes over with what is left.
+pub const REINDEX_ROUNDS_MAX: usize = 20;
+/// An index that was replaced is closed when nobody reads it any more, at the latest after this.
+pub const INDEX_RETIRE_MAX: Duration = Duration::from_secs(10);
 /// Clock corrections of one box that are applied: the newest.
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
 /// Events per page: default and most.

@@ -27,6 +27,8 @@ pub enum Action {
     Events,
     Refused,
     AccessLog,
+    /// The index is thrown away and built anew: no look, but an act.
+    Reindex,
 }
 
 /// Who asks, as far as the hub knows. Until login exists there is only the demo's actor.

@@ -20,6 +20,8 @@ pub mod ingest;
 
 pub mod indexer;
 
+pub mod reindex;
+
 pub mod catalog;
 
 pub mod registry;
@@ -52,13 +54,13 @@ use crate::tls::{self, Identity};
 use crate::wire::TopicKind;
 use access::Gate;
 use catalog::Catalog;
-use catalog::embedded::Embedded;
+use catalog::live::Live;
 use clips::{ClipStore, StoredSink};
 use config::{BrokerConfig, HubConfig};
-use indexer::Indexer;
 use ingest::{Ingest, TruthHandle};
 use metrics::HubMetrics;
 use registry::{Registry, RegistryFile};
+use reindex::Rebuilder;
 use status::HubStatus;
 use truth::{JournalTruth, StoredFile};
 use web::Web;
@@ -71,7 +73,7 @@ const ACTOR: &str = "demo";
 /// A hub that is ready to run: files are open, ports are bound, nothing is served yet.
 pub struct Hub {
     truth: JournalTruth,
-    catalog: Arc<Embedded>,
+    catalog: Arc<Live>,
     registry: Arc<Registry>,
     gate: Arc<Gate>,
     metrics: HubMetrics,
@@ -173,6 +175,7 @@ impl Hub {
             })
         };
         let status = Arc::new(HubStatus::default());
+        let rebuilder = Arc::new(Rebuilder::new(catalog.clone(), truth.dir()));
         let ingest = {
             let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
                 (catalog.clone(), status.clone(), metrics.registry().clone());
@@ -188,6 +191,7 @@ impl Hub {
         };
         let web = Arc::new(Web {
             catalog: catalog.clone(),
+            rebuilder: rebuilder.clone(),
             registry,
             gate,
             clips: clips.clone(),
@@ -222,6 +226,7 @@ impl Hub {
             while tasks.join_next().await.is_some() {}
         }
         let finish = tokio::task::spawn_blocking(move || {
+            rebuilder.stop();
             threads.join();
             if let Err(error) = catalog.flush() {
                 tracing::warn!(%error, "the index is not flushed; it catches up at the next start");
@@ -242,7 +247,7 @@ impl Hub {
 /// What lies in the data folder.
 struct Stores {
     truth: JournalTruth,
-    catalog: Arc<Embedded>,
+    catalog: Arc<Live>,
     registry: Arc<Registry>,
     gate: Arc<Gate>,
     data_dir: PathBuf,
@@ -256,7 +261,7 @@ impl Stores {
             tracing::warn!(?recovery, "the journal was not closed cleanly");
         }
         let (catalog, opened) =
-            Embedded::open(&data_dir.join("index"), &truth.dir(), truth.next()).context("the hub's index")?;
+            Live::open(&data_dir.join("index"), &truth.dir(), truth.next()).context("the hub's index")?;
         tracing::info!(?opened, records = truth.next(), "journal and index open");
         let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
         let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
@@ -409,21 +414,4 @@ pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()>
         dir.join("hub.toml").display()
     );
     Ok(())
-}
-
-/// Throws the index away and builds it anew from the journal; the hub must not be running. Returns how many
-/// records went into it.
-pub fn reindex(config: &HubConfig) -> anyhow::Result<u64> {
-    let (truth, _) = JournalTruth::open(&config.data_dir.join("journal")).context("the hub's journal")?;
-    let dir = config.data_dir.join("index");
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("old index {}", dir.display()))?;
-    }
-    let (catalog, _) = Embedded::open(&dir, &truth.dir(), truth.next())?;
-    let catalog = Arc::new(catalog);
-    Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |done, all| {
-        eprintln!("{done} of {all} records");
-    })?;
-    catalog.flush()?;
-    Ok(truth.next())
 }

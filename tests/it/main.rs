@@ -5,4 +5,5 @@ mod delivery;
 mod demo;
 mod footage;
 mod layers;
+mod reindex;
 mod world;

@@ -129,7 +129,7 @@ pub fn start(
     let counters = Arc::new(Counters::register(metrics)?);
     let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
     let mut indexer = Indexer::new(truth.dir(), catalog);
-    indexer.catch_up(truth.next(), |_, _| {})?;
+    indexer.catch_up(truth.next(), |_, _| Ok(()))?;
     let index_failures = counters.index_failures.clone();
     let index_thread = std::thread::Builder::new()
         .name("indexer".into())

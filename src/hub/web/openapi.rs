@@ -21,6 +21,8 @@ use super::api;
         api::boxes,
         api::refused,
         api::access,
+        api::index,
+        api::index_rebuild,
     )
 )]
 struct Contract;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::hub::catalog::embedded::Embedded;
+use crate::hub::catalog::live::Live;
 use crate::hub::certificates::{init, issue_box, loopback_names};
 use crate::hub::clips::{Declared, StoredSink};
 use crate::hub::registry::RegistryFile;
@@ -30,7 +30,7 @@ use crate::tls::{self, Identity};
 
 /// A truth that indexes at once.
 struct Sink {
-    catalog: Arc<Embedded>,
+    catalog: Arc<Live>,
     fails: AtomicBool,
     truth: Mutex<JournalTruth>,
 }
@@ -92,7 +92,7 @@ impl Hub {
         use_ring();
         let data = dir.path();
         let (truth, _) = JournalTruth::open(&data.join("journal")).unwrap();
-        let (catalog, _) = Embedded::open(&data.join("index"), &truth.dir(), truth.next()).unwrap();
+        let (catalog, _) = Live::open(&data.join("index"), &truth.dir(), truth.next()).unwrap();
         let catalog = Arc::new(catalog);
         let sink = Arc::new(Sink {
             catalog: catalog.clone(),
@@ -104,6 +104,7 @@ impl Hub {
         let metrics = HubMetrics::new();
         let clips = ClipStore::open(data, sink.clone(), metrics.clone()).unwrap();
         let web = Arc::new(Web {
+            rebuilder: Arc::new(Rebuilder::new(catalog.clone(), data.join("journal"))),
             catalog,
             registry: Arc::new(registry),
             gate: Arc::new(gate),

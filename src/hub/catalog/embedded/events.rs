@@ -38,9 +38,19 @@ struct Chunk {
 
 impl EventSearch {
     pub fn new(query: &EventQuery, sources: Option<Vec<u32>>, scan_rows: usize) -> Self {
+        let (mut from_us, mut to_us) = (query.range.from.as_microsecond(), query.range.to.as_microsecond());
+        // What the pages before had is not looked at again. A place without a row ends a page that ended early.
+        match (query.after, query.order) {
+            (None, _) => {}
+            (Some(after), Order::Newest) => to_us = to_us.min(after.time_us),
+            (Some(EventKey { time_us, position: u64::MAX }), Order::Oldest) => {
+                from_us = from_us.max(time_us.saturating_add(1));
+            }
+            (Some(after), Order::Oldest) => from_us = from_us.max(after.time_us),
+        }
         Self {
-            from_us: query.range.from.as_microsecond(),
-            to_us: query.range.to.as_microsecond(),
+            from_us,
+            to_us,
             after: query.after,
             order: query.order,
             kind: query.kind.as_deref().map(kind_code),
@@ -85,8 +95,8 @@ impl EventSearch {
             chunks.extend(self.chunk(run, None, bounds.time_min_us, bounds.time_max_us));
         }
         let first_rank = self.rank(match self.order {
-            Order::Newest => self.after.map_or(self.to_us, |a| a.time_us.min(self.to_us)),
-            Order::Oldest => self.after.map_or(self.from_us, |a| a.time_us.max(self.from_us)),
+            Order::Newest => self.to_us,
+            Order::Oldest => self.from_us,
         });
         let mut touched = 0;
         while let Some(chunk) = chunks.pop() {
@@ -147,13 +157,9 @@ impl EventSearch {
             return None;
         }
         let first_us = match self.order {
-            Order::Newest => self.after.map_or(max_us, |a| a.time_us.min(max_us)).min(self.to_us),
-            Order::Oldest => self.after.map_or(min_us, |a| a.time_us.max(min_us)).max(self.from_us),
+            Order::Newest => max_us.min(self.to_us),
+            Order::Oldest => min_us.max(self.from_us),
         };
-        // Wholly before the page.
-        if first_us < min_us || first_us > max_us {
-            return None;
-        }
         Some(Chunk { rank: self.rank(first_us), run, block })
     }
 

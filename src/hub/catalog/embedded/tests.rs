@@ -475,3 +475,18 @@ fn a_store_that_cannot_be_trusted_is_moved_aside() {
         apply_all(&world);
     }
 }
+
+#[test]
+fn pages_that_end_early_get_ahead_though_every_run_spans_the_whole_day() {
+    let records: Vec<_> =
+        (0..RUN * 20).map(|n| one(seed(11, 1 + n, n), |e| e.time = at((n as i64 * 77) % 500))).collect();
+    let mut world = World::new();
+    let written = world.write(records);
+    let sizes = Sizes { scan_rows: 1, ..SIZES };
+    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.dir(), 0, sizes).unwrap();
+    index.apply(0, &written).unwrap();
+    for order in [Order::Newest, Order::Oldest] {
+        let range = TimeRange { from: at(0), to: at(600) };
+        check_events(&index, &written, range, order, 3);
+    }
+}

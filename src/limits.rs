@@ -66,6 +66,19 @@ pub const TIME_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Largest record of a journal.
 pub const JOURNAL_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Records that are packed and read back together; a larger record has a frame of its own.
+pub const JOURNAL_FRAME_BYTES_MAX: usize = 256 << 10;
+/// Less than this is not worth packing.
+pub const JOURNAL_PACK_BYTES_MIN: usize = 1 << 10;
+/// Unpacked frames that readers by number share, and segments that they keep open.
+pub const JOURNAL_CACHE_FRAMES_MAX: usize = 8;
+pub const JOURNAL_CACHE_SEGMENTS_MAX: usize = 8;
+/// Requests of group commit that wait for the journal's thread; callers beyond it wait their turn.
+pub const JOURNAL_REQUESTS_MAX: usize = 1024;
+/// Requests that share one sync.
+pub const JOURNAL_GROUP_MAX: usize = 512;
+/// Pause before a journal that could not be written is opened anew.
+pub const JOURNAL_REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 // --- edge ---
 /// Events accepted but not yet read by the uplink.
@@ -74,6 +87,17 @@ pub const OUTBOX_QUEUE_MAX: usize = 1024;
 pub const OUTBOX_SEGMENT_BYTES_MAX: u64 = 4 << 20;
 /// Events of a box that are on their way to the hub without a receipt.
 pub const UPLINK_WINDOW_EVENTS: usize = 2000;
+/// Events of a box's backlog that may be on their way: at first, and at least. 10,000 boxes that come back at once
+/// then put 200,000 old events before a fresh one, some seconds of the hub's work.
+pub const BACKLOG_WINDOW_FIRST: usize = 20;
+pub const BACKLOG_WINDOW_MIN: usize = 10;
+/// Receipts of the backlog that take longer say that the hub is busy: the backlog's window is halved.
+pub const BACKLOG_DELAY_MAX: Duration = Duration::from_secs(1);
+/// A box tells its newest place on every connection and this often, so that a hub that lost something (restored from
+/// a backup) asks for it even when nothing new happens.
+pub const BOX_STATUS_REPEAT: Duration = Duration::from_secs(600);
+/// Incomplete epochs of a box that one status is answered with.
+pub const STATUS_RECEIPTS_MAX: usize = 32;
 /// Bytes of the outbox on disk: its share, above which footage makes way.
 pub const OUTBOX_BYTES_MAX: u64 = 1 << 30;
 /// Free bytes below which footage makes way for events; a fiftieth of the disk where that is less.
@@ -186,6 +210,20 @@ pub const SEARCH_SPANS_MAX: usize = 2_000;
 pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 /// Entries that one query of the index may touch; a page that reaches it ends early and has a next one.
 pub const INDEX_SCAN_MAX: usize = 100_000;
+/// Records of one run of the index. The last, open run is in memory only: this many records at most are applied
+/// again from the journal after a start.
+pub const INDEX_RUN_RECORDS: u64 = 32_768;
+/// A run also ends when the keys that it writes reach this.
+pub const INDEX_RUN_BYTES_MAX: usize = 16 << 20;
+/// Counts of epochs that the index keeps in memory; others are read when they are needed.
+pub const INDEX_EPOCHS_MAX: usize = 65_536;
+/// Records that wait between the two halves of a rebuild (reading the journal, applying).
+pub const INDEX_REBUILD_RECORDS: usize = 4_096;
+pub const INDEX_REBUILD_BATCHES_MAX: usize = 4;
+/// A rebuild follows the running hub this often before it takes over with what is left.
+pub const REINDEX_ROUNDS_MAX: usize = 20;
+/// An index that was replaced is closed when nobody reads it any more, at the latest after this.
+pub const INDEX_RETIRE_MAX: Duration = Duration::from_secs(10);
 /// Clock corrections of one box that are applied: the newest.
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
 /// Events that a replay offers at once, so that what comes in meanwhile waits no longer than for these.

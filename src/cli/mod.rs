@@ -83,7 +83,7 @@ enum HubCommand {
         #[arg(long = "box")]
         boxes: Vec<crate::model::BoxId>,
     },
-    /// Rebuild the index from the journal; the hub must not be running.
+    /// Rebuild the index from the journal, while the hub runs or not.
     Reindex {
         #[arg(long)]
         config: PathBuf,
@@ -141,9 +141,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Hub(HubArgs { command: Some(HubCommand::Reindex { config }), .. }) => {
             start_logging();
             let config = crate::hub::config::HubConfig::load(&config)?;
-            let records = tokio::task::spawn_blocking(move || crate::hub::reindex(&config)).await??;
-            println!("index rebuilt from {records} records");
-            Ok(())
+            crate::hub::reindex::reindex(config, |line| println!("{line}")).await
         }
         #[cfg(feature = "hub")]
         Command::Journal(JournalArgs { command: JournalCommand::Replay(args) }) => replay::run(args).await,

@@ -375,7 +375,7 @@ mod tests {
     use super::*;
     use crate::edge::config::RingConfig;
     use crate::edge::fmp4::{self, Sample, TIMESCALE, Track, WallClock};
-    use crate::edge::outbox::OutboxError;
+    use crate::edge::outbox::{EpochStart, OutboxError};
     use crate::edge::ring::Run;
     use crate::model::{
         BoxId, ClipCut, ClockSource, DeviceId, Epoch, Sha256Hash, Status, Still, SyncState, Video,
@@ -588,7 +588,7 @@ mod tests {
         let upto = owed as u64;
         world.store.receipt(&Receipt { epoch, upto, missing: vec![], refused: vec![] }).unwrap();
         // An outbox drops closed segments only; this closes the one that is open.
-        world.store.new_epoch(at(2), CLOCK).unwrap();
+        world.store.begin(EpochStart::draw(at(2), CLOCK)).unwrap();
         let raised = world.accept(vec![], at(2)).unwrap();
         assert_eq!(told(&raised), [(REFUSED.to_owned(), FaultPhase::Raised)]);
         assert_eq!(raised[0].time, at(0), "when it began");

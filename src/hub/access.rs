@@ -29,6 +29,8 @@ pub enum Action {
     /// What was set aside is offered again.
     Replay,
     AccessLog,
+    /// The index is thrown away and built anew: no look, but an act.
+    Reindex,
 }
 
 /// Who asks, as far as the hub knows. Until login exists there is only the demo's actor.

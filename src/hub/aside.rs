@@ -78,11 +78,13 @@ struct Share {
 
 impl SetAside {
     pub fn register(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        let opts =
-            Opts::new("camnet_hub_ingest_refused_total", "Events that were set aside, by box and reason");
-        let counts = IntCounterVec::new(opts, &["box", "reason"])?;
+        let counts = counts();
         metrics.register(Box::new(counts.clone()))?;
-        Ok(Self { shares: HashMap::new(), hour: 0, counts, labelled: HashSet::new() })
+        Ok(Self::counting(counts))
+    }
+
+    fn counting(counts: IntCounterVec) -> Self {
+        Self { shares: HashMap::new(), hour: 0, counts, labelled: HashSet::new() }
     }
 
     /// The records of one refusal at `places`. The first one has the body, if the box's share still allows it;
@@ -152,6 +154,18 @@ impl SetAside {
         }
         self.shares.entry(box_id.clone()).or_default()
     }
+}
+
+impl Default for SetAside {
+    /// Counts for nobody.
+    fn default() -> Self {
+        Self::counting(counts())
+    }
+}
+
+fn counts() -> IntCounterVec {
+    let opts = Opts::new("camnet_hub_ingest_refused_total", "Events that were set aside, by box and reason");
+    IntCounterVec::new(opts, &["box", "reason"]).expect("the name and its labels are valid")
 }
 
 impl Share {

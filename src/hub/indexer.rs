@@ -4,7 +4,7 @@
 //! commits. May not decide what is new (the truth did), nor lose a position: what can't be read stands in the
 //! index as lost.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -12,7 +12,7 @@ use prometheus::IntCounter;
 
 use super::catalog::Catalog;
 use super::truth::{HubRecord, TruthItem, read_from};
-use crate::limits::COMMIT_EVENTS_MAX;
+use crate::limits::{INDEX_REBUILD_BATCHES_MAX, INDEX_REBUILD_RECORDS};
 use crate::model::{BoxId, Time};
 
 /// Batches that wait for the index before ingest waits too.
@@ -36,60 +36,90 @@ impl Indexer {
     pub fn run(mut self, batches: mpsc::Receiver<Batch>, failures: &IntCounter) {
         while let Ok((first, records)) = batches.recv() {
             let upto = first + records.len() as u64;
-            if self.catalog.applied() == first && self.catalog.apply(first, &records).is_ok() {
-                continue;
+            if self.catalog.applied() == first {
+                match self.catalog.apply(first, &records) {
+                    Ok(()) => continue,
+                    Err(error) => tracing::warn!(%error, first, "the index did not take a batch at once"),
+                }
             }
             failures.inc();
-            if let Err(error) = self.catch_up(upto, |_, _| {}) {
+            if let Err(error) = self.catch_up(upto, |_, _| Ok(())) {
                 tracing::error!(%error, "the index lags behind; it goes on with the next events");
             }
         }
     }
 
-    /// Applies what the catalog lacks, from the journal, telling how far it is.
-    pub fn catch_up(&mut self, upto: u64, mut progress: impl FnMut(u64, u64)) -> anyhow::Result<()> {
-        let mut from = self.catalog.applied();
-        if from < upto {
-            tracing::info!(from, upto, "the index catches up with the journal");
+    /// Applies what the catalog lacks, from the journal. `progress` hears how far it is, and may end it by an error.
+    /// One thread reads, this one applies.
+    pub fn catch_up(
+        &mut self,
+        upto: u64,
+        mut progress: impl FnMut(u64, u64) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let from = self.catalog.applied();
+        if from >= upto {
+            return Ok(());
         }
-        let mut records = Vec::new();
-        let mut reader = read_from(&self.journal_dir, from)?;
-        while from + (records.len() as u64) < upto {
-            match reader.next().transpose()? {
-                Some(TruthItem::Record { position, record }) => {
-                    anyhow::ensure!(
-                        position == from + records.len() as u64,
-                        "record {position} out of order"
-                    );
-                    records.push(record);
-                }
-                Some(TruthItem::Damage(damage)) => {
-                    tracing::error!(%damage, "the index goes on without these records");
-                    let lost =
-                        damage.first_lost.max(from + records.len() as u64)..=damage.last_lost.min(upto - 1);
-                    records.extend(lost.map(|_| lost_record()));
-                }
-                Some(TruthItem::Unreadable { position, why }) => {
-                    tracing::error!(position, why, "the index goes on without this record");
-                    records.push(lost_record());
-                }
-                None => anyhow::bail!("the journal ends at record {}", from + records.len() as u64),
+        tracing::info!(from, upto, "the index catches up with the journal");
+        let (batches, read) = mpsc::sync_channel(INDEX_REBUILD_BATCHES_MAX);
+        let journal_dir = self.journal_dir.as_path();
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(move || read_batches(journal_dir, from, upto, &batches));
+            for (first, records) in read {
+                self.catalog.apply(first, &records)?;
+                progress(first + records.len() as u64, upto)?;
             }
-            if records.len() >= COMMIT_EVENTS_MAX {
-                self.apply(&mut from, &mut records)?;
-                progress(from, upto);
-            }
-        }
-        self.apply(&mut from, &mut records)
+            reading.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the reading of the journal panicked")))
+        })
     }
+}
 
-    fn apply(&mut self, from: &mut u64, records: &mut Vec<HubRecord>) -> anyhow::Result<()> {
-        if !records.is_empty() {
-            self.catalog.apply(*from, records)?;
-            *from += records.len() as u64;
-            records.clear();
+/// Reads the records `from` to `upto` in batches, each position once; ends early when nobody takes them.
+fn read_batches(
+    journal_dir: &Path,
+    from: u64,
+    upto: u64,
+    batches: &mpsc::SyncSender<Batch>,
+) -> anyhow::Result<()> {
+    let mut first = from;
+    let mut records = Vec::with_capacity(INDEX_REBUILD_RECORDS);
+    let mut reader = read_from(journal_dir, from)?;
+    loop {
+        let next = first + records.len() as u64;
+        let is_end = next >= upto;
+        if is_end || records.len() >= INDEX_REBUILD_RECORDS {
+            let batch = std::mem::replace(&mut records, Vec::with_capacity(INDEX_REBUILD_RECORDS));
+            if is_end && batch.is_empty() || batches.send((first, batch)).is_err() || is_end {
+                return Ok(());
+            }
+            first = next;
         }
-        Ok(())
+        match reader.next().transpose()? {
+            Some(TruthItem::Record { position, record }) => {
+                anyhow::ensure!(position == next, "record {position} stands where {next} should be");
+                records.push(record);
+            }
+            Some(TruthItem::Damage(damage)) => {
+                tracing::error!(%damage, "the index goes on without these records");
+                let last = damage.last_lost.min(upto - 1);
+                // A long stretch goes in batches too, so that memory stays bounded.
+                for _ in damage.first_lost.max(next)..=last {
+                    records.push(lost_record());
+                    if records.len() >= INDEX_REBUILD_RECORDS {
+                        let count = records.len() as u64;
+                        if batches.send((first, std::mem::take(&mut records))).is_err() {
+                            return Ok(());
+                        }
+                        first += count;
+                    }
+                }
+            }
+            Some(TruthItem::Unreadable { position, why }) => {
+                tracing::error!(position, why, "the index goes on without this record");
+                records.push(lost_record());
+            }
+            None => anyhow::bail!("the journal ends at record {next}, not at {upto}"),
+        }
     }
 }
 

@@ -14,11 +14,15 @@ pub mod status;
 
 pub mod truth;
 
+pub mod arrivals;
 pub mod aside;
+
 pub mod ingest;
 pub mod replay;
 
 pub mod indexer;
+
+pub mod reindex;
 
 pub mod catalog;
 
@@ -54,13 +58,13 @@ use crate::tls::{self, Identity};
 use crate::wire::TopicKind;
 use access::Gate;
 use catalog::Catalog;
-use catalog::embedded::Embedded;
+use catalog::live::Live;
 use clips::{ClipStore, StoredSink};
 use config::{BrokerConfig, HubConfig};
-use indexer::Indexer;
 use ingest::{Ingest, IngestError, SpeaksFor, TruthHandle};
 use metrics::HubMetrics;
 use registry::{Registry, RegistryFile};
+use reindex::Rebuilder;
 use replay::{Filter, Replay, Replayed};
 use status::HubStatus;
 use truth::{JournalTruth, StoredFile, Truth};
@@ -76,7 +80,7 @@ const COMMAND_LINE: &str = "command line";
 /// A hub that is ready to run: files are open, ports are bound, nothing is served yet.
 pub struct Hub {
     truth: JournalTruth,
-    catalog: Arc<Embedded>,
+    catalog: Arc<Live>,
     registry: Arc<Registry>,
     gate: Arc<Gate>,
     metrics: HubMetrics,
@@ -174,6 +178,7 @@ impl Hub {
         let speaks_for = speaks_for(registry.clone());
         let journal_dir = truth.dir();
         let status = Arc::new(HubStatus::default());
+        let rebuilder = Arc::new(Rebuilder::new(catalog.clone(), truth.dir()));
         let ingest = {
             let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
                 (catalog.clone(), status.clone(), metrics.registry().clone());
@@ -198,6 +203,7 @@ impl Hub {
         let web = Arc::new(Web {
             replay,
             catalog: catalog.clone(),
+            rebuilder: rebuilder.clone(),
             registry,
             gate,
             clips: clips.clone(),
@@ -232,6 +238,7 @@ impl Hub {
             while tasks.join_next().await.is_some() {}
         }
         let finish = tokio::task::spawn_blocking(move || {
+            rebuilder.stop();
             threads.join();
             if let Err(error) = catalog.flush() {
                 tracing::warn!(%error, "the index is not flushed; it catches up at the next start");
@@ -252,7 +259,7 @@ impl Hub {
 /// What lies in the data folder.
 struct Stores {
     truth: JournalTruth,
-    catalog: Arc<Embedded>,
+    catalog: Arc<Live>,
     registry: Arc<Registry>,
     gate: Arc<Gate>,
     data_dir: PathBuf,
@@ -266,7 +273,7 @@ impl Stores {
             tracing::warn!(?recovery, "the journal was not closed cleanly");
         }
         let (catalog, opened) =
-            Embedded::open(&data_dir.join("index"), truth.next()).context("the hub's index")?;
+            Live::open(&data_dir.join("index"), &truth.dir(), truth.next()).context("the hub's index")?;
         tracing::info!(?opened, records = truth.next(), "journal and index open");
         let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
         let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
@@ -445,7 +452,8 @@ pub async fn replay_stopped(
     let replayed = tokio::task::spawn_blocking(move || {
         let upto = truth.next();
         replay::replay(&dir, upto, &filter, &speaks_for, |batch| {
-            let appended = truth.append(batch).map_err(|error| IngestError::Journal(error.to_string()))?;
+            let appended =
+                truth.append(batch).map_err(|failed| IngestError::Journal(failed.source.to_string()))?;
             Ok(appended.outcomes)
         })
     });
@@ -454,21 +462,4 @@ pub async fn replay_stopped(
 
 fn speaks_for(registry: Arc<Registry>) -> SpeaksFor {
     Arc::new(move |box_id: &BoxId, device: &DeviceId| registry.history().ever_spoke_for(box_id, device))
-}
-
-/// Throws the index away and builds it anew from the journal; the hub must not be running. Returns how many
-/// records went into it.
-pub fn reindex(config: &HubConfig) -> anyhow::Result<u64> {
-    let (truth, _) = JournalTruth::open(&config.data_dir.join("journal")).context("the hub's journal")?;
-    let dir = config.data_dir.join("index");
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("old index {}", dir.display()))?;
-    }
-    let (catalog, _) = Embedded::open(&dir, truth.next())?;
-    let catalog = Arc::new(catalog);
-    Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |done, all| {
-        eprintln!("{done} of {all} records");
-    })?;
-    catalog.flush()?;
-    Ok(truth.next())
 }

@@ -1,22 +1,22 @@
 //! The truth: what the hub has durably, in order. Everything else is derived from it.
 //!
-//! Owns the journal of events and uploads, and the knowledge of which sequences of which epoch have
-//! arrived. That knowledge comes from the journal alone: a receipt never says more than what is on disk.
-//! May not know the index.
+//! Owns the journal of events and uploads. Which sequences have arrived ([`super::arrivals`]) comes from the journal
+//! alone: a receipt never says more than what is on disk. May not know the index.
 //!
 //! A record of the journal is one byte version (1), one byte kind (`E`vent, `R`efused, `S`tored), a postcard
 //! header, and for events and refusals the body as it came.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::arrivals::Arrivals;
 use crate::journal::{Damage, Item, Journal, JournalError, Reader, Recovery};
-use crate::limits::{CONFLICTS_PER_EPOCH_MAX, INGEST_IDS_MAX, RECEIPT_MISSING_MAX, RECEIPT_REFUSED_MAX};
-use crate::model::{BoxId, Epoch, Event, EventData, Sha256Hash, Time};
-use crate::wire::{self, Decoded, Receipt, Refused};
+use crate::limits::{SEQUENCE_MAX, STATUS_RECEIPTS_MAX};
+use crate::model::{BoxId, Epoch, Event, Previous, Sha256Hash, Time};
+use crate::wire::{self, Decoded, Receipt};
 
 /// One record of the hub's journal, in the order of its number (the *position*).
 #[derive(Debug, Clone, PartialEq)]
@@ -83,11 +83,26 @@ pub enum Outcome {
 /// Durable on return of [`Truth::append`]; the only source of receipts.
 pub trait Truth {
     /// Takes the records in order. Returns the position of the first one written, those written, and what
-    /// became of each one given.
-    fn append(&mut self, batch: Vec<HubRecord>) -> Result<Appended, JournalError>;
+    /// became of each one given; or all of them, when they could not be made durable.
+    fn append(&mut self, batch: Vec<HubRecord>) -> Result<Appended, AppendError>;
 
-    /// The hub's word about one epoch; None if nothing of it ever arrived.
+    /// The hub's word about one epoch; None if it never heard of it.
     fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt>;
+
+    /// A box says how far its present epoch reaches: what the hub lacks up to there is missing. This is not kept on
+    /// disk; it can only make a receipt ask for more, never cover more.
+    fn said(&mut self, box_id: &BoxId, newest: Previous);
+
+    /// Epochs of a box of which something is missing, newest first, a bounded number of them.
+    fn incomplete(&self, box_id: &BoxId) -> Vec<Epoch>;
+}
+
+/// Nothing of the batch counts; it comes back, to be tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("the truth can't be written")]
+pub struct AppendError {
+    pub batch: Vec<HubRecord>,
+    pub source: JournalError,
 }
 
 /// The result of an append.
@@ -102,15 +117,25 @@ pub struct Appended {
 pub struct JournalTruth {
     journal: Journal,
     arrivals: Arrivals,
+    /// What each box last said of itself.
+    said: HashMap<BoxId, Previous>,
+    /// A write failed and the disk has not been read anew: what is in memory may not be on it.
+    is_stale: bool,
 }
 
 impl JournalTruth {
     /// Opens the journal in `dir` and reads from it what has arrived.
     pub fn open(dir: &Path) -> Result<(Self, Recovery), JournalError> {
         let (journal, recovery) = Journal::open(dir)?;
-        let mut truth = Self { journal, arrivals: Arrivals::default() };
+        Ok((Self::over(journal)?, recovery))
+    }
+
+    /// The truth in an open journal.
+    pub fn over(journal: Journal) -> Result<Self, JournalError> {
+        let (arrivals, said) = (Arrivals::default(), HashMap::new());
+        let mut truth = Self { journal, arrivals, said, is_stale: true };
         truth.replay()?;
-        Ok((truth, recovery))
+        Ok(truth)
     }
 
     /// Position of the next record.
@@ -135,41 +160,76 @@ impl JournalTruth {
                 Item::Damage(damage) => tracing::error!(%damage, "the hub's journal is damaged"),
             }
         }
+        self.is_stale = false;
         Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), JournalError> {
+        self.journal.reopen()?;
+        self.replay()
+    }
+
+    /// Writes what is new and syncs; marks conflicts in the batch.
+    fn write(&mut self, batch: &mut [HubRecord]) -> Result<Vec<Outcome>, JournalError> {
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for record in batch {
+            let outcome = self.arrivals.note(record);
+            outcomes.push(outcome);
+            if outcome == Outcome::Duplicate {
+                continue;
+            }
+            if let HubRecord::Event(arrived) = record {
+                arrived.conflict = outcome == Outcome::Conflict;
+            }
+            self.journal.append(&encode_record(record))?;
+        }
+        self.journal.sync()?;
+        Ok(outcomes)
     }
 }
 
 impl Truth for JournalTruth {
-    fn append(&mut self, batch: Vec<HubRecord>) -> Result<Appended, JournalError> {
-        let first = self.journal.next();
-        let mut written = Vec::with_capacity(batch.len());
-        let mut outcomes = Vec::with_capacity(batch.len());
-        let write = || {
-            for mut record in batch {
-                let outcome = self.arrivals.note(&record);
-                outcomes.push(outcome);
-                if outcome == Outcome::Duplicate {
-                    continue;
-                }
-                if let HubRecord::Event(arrived) = &mut record {
-                    arrived.conflict = outcome == Outcome::Conflict;
-                }
-                self.journal.append(&encode_record(&record))?;
-                written.push(record);
-            }
-            self.journal.sync()
-        };
-        if let Err(error) = write() {
-            // What was noted may not be on disk: only the disk knows.
-            self.journal.reopen()?;
-            self.replay()?;
-            return Err(error);
+    fn append(&mut self, mut batch: Vec<HubRecord>) -> Result<Appended, AppendError> {
+        if self.is_stale
+            && let Err(source) = self.recover()
+        {
+            return Err(AppendError { batch, source });
         }
-        Ok(Appended { first, written, outcomes })
+        let first = self.journal.next();
+        match self.write(&mut batch) {
+            Ok(outcomes) => {
+                let kept = batch.into_iter().zip(&outcomes).filter(|(_, o)| **o != Outcome::Duplicate);
+                Ok(Appended { first, written: kept.map(|(record, _)| record).collect(), outcomes })
+            }
+            Err(source) => {
+                // What was noted may not be on disk: only the disk knows.
+                self.is_stale = true;
+                if let Err(error) = self.recover() {
+                    tracing::warn!(%error, "the hub's journal can't be opened anew yet");
+                }
+                Err(AppendError { batch, source })
+            }
+        }
     }
 
     fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt> {
-        self.arrivals.epochs.get(&(box_id.clone(), epoch)).map(|state| state.receipt(epoch))
+        if self.is_stale {
+            return None;
+        }
+        self.arrivals.receipt(box_id, epoch, self.said.get(box_id).copied())
+    }
+
+    fn said(&mut self, box_id: &BoxId, newest: Previous) {
+        if (1..=SEQUENCE_MAX).contains(&newest.last_sequence) {
+            self.said.insert(box_id.clone(), newest);
+        }
+    }
+
+    fn incomplete(&self, box_id: &BoxId) -> Vec<Epoch> {
+        if self.is_stale {
+            return Vec::new();
+        }
+        self.arrivals.incomplete(box_id, self.said.get(box_id).copied(), STATUS_RECEIPTS_MAX)
     }
 }
 
@@ -212,178 +272,6 @@ impl Iterator for TruthReader {
     }
 }
 
-/// Which sequences of which epoch arrived.
-#[derive(Default)]
-struct Arrivals {
-    epochs: HashMap<(BoxId, Epoch), EpochState>,
-    ids_count: usize,
-    /// Epochs whose ids are kept, oldest first.
-    ids_order: VecDeque<(BoxId, Epoch)>,
-}
-
-#[derive(Default)]
-struct EpochState {
-    /// Inclusive ranges, sorted, apart from each other.
-    seen: Vec<(u64, u64)>,
-    /// A later epoch's first event said that this one reached so far.
-    announced_last: u64,
-    /// Last eight bytes of the id of each event, to tell a duplicate from a conflict.
-    ids: HashMap<u64, u64>,
-    conflicts: HashMap<u64, Vec<u64>>,
-    refused: VecDeque<Refused>,
-    /// Ranges of `seen` that were set aside and are not events yet.
-    set_aside: Vec<(u64, u64)>,
-}
-
-impl Arrivals {
-    /// Takes note of a record and says what it is.
-    fn note(&mut self, record: &HubRecord) -> Outcome {
-        match record {
-            HubRecord::Event(arrived) => self.note_event(&arrived.box_id, &arrived.event),
-            HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), reason, .. } => {
-                let state = self.state(box_id, *epoch);
-                if state.has(*sequence) {
-                    return Outcome::Duplicate;
-                }
-                state.add(*sequence);
-                add_to(&mut state.set_aside, *sequence);
-                state.refused.push_back(Refused(*sequence, reason.clone()));
-                if state.refused.len() > RECEIPT_REFUSED_MAX {
-                    state.refused.pop_front();
-                }
-                Outcome::Refused
-            }
-            HubRecord::Refused { .. } => Outcome::Refused,
-            HubRecord::Stored(_) => Outcome::New,
-        }
-    }
-
-    fn note_event(&mut self, box_id: &BoxId, event: &Event) -> Outcome {
-        let fingerprint = event.id.as_u64_pair().1;
-        let state = self.state(box_id, event.epoch);
-        // What was set aside here becomes an event once it can be read: it is replayed, or sent again.
-        if state.has(event.sequence) && !state.take_from_aside(event.sequence) {
-            return state.known(event.sequence, fingerprint);
-        }
-        state.add(event.sequence);
-        state.ids.insert(event.sequence, fingerprint);
-        let is_first_id = state.ids.len() == 1;
-        if let EventData::Boot(boot) = &event.data
-            && let Some(previous) = boot.previous
-        {
-            let before = self.state(box_id, previous.epoch);
-            before.announced_last = before.announced_last.max(previous.last_sequence);
-        }
-        if is_first_id {
-            self.ids_order.push_back((box_id.clone(), event.epoch));
-        }
-        self.ids_count += 1;
-        self.forget_oldest_ids();
-        Outcome::New
-    }
-
-    fn state(&mut self, box_id: &BoxId, epoch: Epoch) -> &mut EpochState {
-        self.epochs.entry((box_id.clone(), epoch)).or_default()
-    }
-
-    /// Keeps memory bounded: without its ids, a repeated sequence of an old epoch counts as duplicate.
-    fn forget_oldest_ids(&mut self) {
-        while self.ids_count > INGEST_IDS_MAX && self.ids_order.len() > 1 {
-            let Some(oldest) = self.ids_order.pop_front() else { return };
-            if let Some(state) = self.epochs.get_mut(&oldest) {
-                self.ids_count -= state.ids.len();
-                state.ids = HashMap::new();
-            }
-        }
-    }
-}
-
-impl EpochState {
-    fn has(&self, sequence: u64) -> bool {
-        is_in(&self.seen, sequence)
-    }
-
-    fn add(&mut self, sequence: u64) {
-        add_to(&mut self.seen, sequence);
-    }
-
-    /// True if the sequence was set aside; from now on it is not.
-    fn take_from_aside(&mut self, sequence: u64) -> bool {
-        let was_aside = is_in(&self.set_aside, sequence);
-        if was_aside {
-            remove_from(&mut self.set_aside, sequence);
-            self.refused.retain(|refused| refused.0 != sequence);
-        }
-        was_aside
-    }
-
-    fn known(&mut self, sequence: u64, fingerprint: u64) -> Outcome {
-        match self.ids.get(&sequence) {
-            Some(&known) if known != fingerprint => {}
-            _ => return Outcome::Duplicate,
-        }
-        let count: usize = self.conflicts.values().map(Vec::len).sum();
-        let others = self.conflicts.entry(sequence).or_default();
-        if others.contains(&fingerprint) || count >= CONFLICTS_PER_EPOCH_MAX {
-            return Outcome::Duplicate;
-        }
-        others.push(fingerprint);
-        Outcome::Conflict
-    }
-
-    fn receipt(&self, epoch: Epoch) -> Receipt {
-        let newest = self.seen.last().map_or(0, |&(_, last)| last).max(self.announced_last);
-        let mut missing = Vec::new();
-        let mut expected = 1;
-        for &(first, last) in &self.seen {
-            if expected < first {
-                missing.push((expected, first - 1));
-            }
-            expected = last + 1;
-        }
-        if expected <= newest {
-            missing.push((expected, newest));
-        }
-        // What does not fit is asked for with the next receipt: `upto` stays below it.
-        let upto = missing.get(RECEIPT_MISSING_MAX).map_or(newest, |&(from, _)| from - 1);
-        missing.truncate(RECEIPT_MISSING_MAX);
-        Receipt { epoch, upto, missing, refused: self.refused.iter().cloned().collect() }
-    }
-}
-
-// Sequences as inclusive ranges, sorted, apart from each other.
-
-fn is_in(ranges: &[(u64, u64)], sequence: u64) -> bool {
-    let at = ranges.partition_point(|&(_, last)| last < sequence);
-    ranges.get(at).is_some_and(|&(first, _)| first <= sequence)
-}
-
-fn add_to(ranges: &mut Vec<(u64, u64)>, sequence: u64) {
-    if is_in(ranges, sequence) {
-        return;
-    }
-    let at = ranges.partition_point(|&(_, last)| last < sequence);
-    let joins_before = at > 0 && ranges[at - 1].1 + 1 == sequence;
-    let joins_after = ranges.get(at).is_some_and(|&(first, _)| first == sequence + 1);
-    match (joins_before, joins_after) {
-        (true, true) => {
-            ranges[at - 1].1 = ranges[at].1;
-            ranges.remove(at);
-        }
-        (true, false) => ranges[at - 1].1 = sequence,
-        (false, true) => ranges[at].0 = sequence,
-        (false, false) => ranges.insert(at, (sequence, sequence)),
-    }
-}
-
-fn remove_from(ranges: &mut Vec<(u64, u64)>, sequence: u64) {
-    let at = ranges.partition_point(|&(_, last)| last < sequence);
-    let Some(&(first, last)) = ranges.get(at).filter(|&&(first, _)| first <= sequence) else { return };
-    let rest = [(first, sequence.wrapping_sub(1)), (sequence + 1, last)];
-    let rest = rest.into_iter().zip([sequence > first, sequence < last]);
-    ranges.splice(at..=at, rest.filter(|(_, is_left)| *is_left).map(|(range, _)| range));
-}
-
 #[derive(Serialize, Deserialize)]
 struct EventHeader {
     box_id: BoxId,
@@ -412,7 +300,7 @@ struct StoredHeader {
 
 const RECORD_VERSION: u8 = 1;
 
-/// A record as the journal keeps it.
+/// The bytes of a record, see the module.
 pub fn encode_record(record: &HubRecord) -> Vec<u8> {
     let with = |kind: u8, header: Result<Vec<u8>, postcard::Error>, body: &[u8]| {
         let header = header.expect("a header of plain fields");
@@ -474,7 +362,7 @@ fn read_event(header: EventHeader, received: Time, json: &[u8]) -> Result<HubRec
     }
 }
 
-/// The record that a payload of the journal stands for, or why it can't be read.
+/// A record of its bytes, or what is wrong with them.
 pub fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
     let (&[version, kind], rest) =
         payload.split_first_chunk::<2>().ok_or_else(|| "it has less than two bytes".to_owned())?;
@@ -518,7 +406,8 @@ pub fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Boot, ClockQuality, ClockSource, Event, Previous, Source, Status, SyncState};
+    use crate::model::{Boot, ClockQuality, ClockSource, EventData, Source, Status, SyncState};
+    use crate::wire::Refused;
 
     const A: Epoch = Epoch(0xa);
     const B: Epoch = Epoch(0xb);
@@ -644,39 +533,6 @@ mod tests {
         }
         let appended = truth.append(vec![status(A, 2, 2), status(A, 2, 99), status(A, 3, 3)]).unwrap();
         assert_eq!(appended.outcomes, [Duplicate, Conflict, New]);
-    }
-
-    #[test]
-    fn ranges_hold_what_was_added_and_not_removed() {
-        let mut ranges = Vec::new();
-        let mut model = std::collections::BTreeSet::new();
-        let mut state = 1u64;
-        for _ in 0..5000 {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let (sequence, is_add) = (1 + (state >> 33) % 40, (state >> 50) % 2 == 0);
-            if is_add {
-                add_to(&mut ranges, sequence);
-                model.insert(sequence);
-            } else {
-                remove_from(&mut ranges, sequence);
-                model.remove(&sequence);
-            }
-            assert!((0..=42).all(|s| is_in(&ranges, s) == model.contains(&s)), "{ranges:?}");
-            assert!(ranges.windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "apart: {ranges:?}");
-        }
-    }
-
-    #[test]
-    fn more_holes_than_a_receipt_can_name_are_named_later() {
-        let mut state = EpochState::default();
-        for n in 0..200 {
-            state.add(2 * n + 2);
-        }
-        let receipt = state.receipt(A);
-        assert_eq!(receipt.missing.len(), RECEIPT_MISSING_MAX);
-        for sequence in 1..=receipt.upto {
-            assert_eq!(receipt.covers(sequence), state.has(sequence), "{sequence}");
-        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct Boot {
     pub software: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
     pub epoch: Epoch,
     pub last_sequence: u64,

@@ -9,6 +9,7 @@ mod ids;
 pub mod merkle;
 mod place;
 mod purpose;
+mod ranges;
 mod sha;
 
 pub use coverage::{CoverageSpan, GapCause, SpanState};
@@ -19,6 +20,7 @@ pub use event::{
 pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId};
 pub use place::{Area, Device, DeviceKind, FormerName, Point, Site, View, distance_m};
 pub use purpose::{PURPOSE_HEADER, purpose_from_header, purpose_to_header};
+pub use ranges::Ranges;
 pub use sha::Sha256Hash;
 
 /// A moment in UTC. The calendar and the zone are presentation and live at the rim.

@@ -6,15 +6,13 @@
 
 mod cloudevents;
 mod receipt;
-mod status;
 mod topic;
 
 pub use cloudevents::{
     CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, Decoded, Refusal, RefusalReason, decode, encode, encode_batch,
     event_type, event_types,
 };
-pub use receipt::{Command, Receipt, Refused};
-pub use status::read_status;
+pub use receipt::{BoxStatus, Command, Receipt, Refused};
 pub use topic::{Topic, TopicKind};
 
 use crate::limits::{BATCH_EVENTS_MAX, SEQUENCE_MAX};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Epoch;
+use crate::model::{Epoch, Previous, Ranges};
 
 /// Cumulative word about one epoch of one box: everything up to `upto` is durable at the hub, but
 /// for the ranges named in `missing`, which the box sends again, and what stands in `refused`, which
@@ -22,6 +22,18 @@ pub struct Receipt {
 /// One sequence that was set aside, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused(pub u64, pub String);
+
+/// The retained word of a box about itself, and its last will (offline, without a place).
+///
+/// The newest place closes a hole: a hub that was restored from a backup, or that lost the end of an epoch, learns
+/// from it what it lacks of a box that has nothing new to say, and asks for it with a receipt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoxStatus {
+    pub online: bool,
+    /// The box's present epoch and the last sequence in it that it accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<Previous>,
+}
 
 /// What the hub asks a box to do. Carried with response topic and correlation data; `correlation`
 /// stands in the body too because some brokers speak MQTT 3.1.1 only.
@@ -44,6 +56,30 @@ impl Receipt {
     /// True if the receipt says that `sequence` need not be sent again.
     pub fn covers(&self, sequence: u64) -> bool {
         sequence <= self.upto && !self.missing.iter().any(|&(from, to)| (from..=to).contains(&sequence))
+    }
+
+    /// All that need not be sent again.
+    pub fn covered(&self) -> Ranges {
+        let mut covered = Ranges::of(1, self.upto);
+        self.missing.iter().for_each(|&(from, to)| covered.remove(from, to));
+        covered
+    }
+
+    /// All that is to be sent again.
+    pub fn asked(&self) -> Ranges {
+        let mut asked = Ranges::new();
+        self.missing.iter().for_each(|&(from, to)| asked.insert(from, to.min(self.upto)));
+        asked
+    }
+}
+
+impl BoxStatus {
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a status has only text keys")
+    }
+
+    pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
     }
 }
 

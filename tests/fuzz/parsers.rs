@@ -22,7 +22,7 @@ use camnet::limits::{
 };
 use camnet::model::{self, BoxId, ClockQuality, ClockSource, Sha256Hash, SyncState, Time};
 use camnet::toml_file::ConfigFile;
-use camnet::wire::{self, Command, Decoded, Receipt, Topic};
+use camnet::wire::{self, BoxStatus, Command, Decoded, Receipt, Topic};
 use http::{HeaderMap, HeaderValue, header};
 
 /// Name and function; `tests/fuzz/corpus/<name>` has a few seeds for each.
@@ -104,7 +104,8 @@ fn wire_topic(bytes: &[u8]) {
 }
 
 fn wire_status(bytes: &[u8]) {
-    let _ = wire::read_status(bytes);
+    let Ok(status) = BoxStatus::from_json(bytes) else { return };
+    assert_eq!(BoxStatus::from_json(&status.to_json()).expect("our own words"), status);
 }
 
 fn wire_places(bytes: &[u8]) {
@@ -237,7 +238,7 @@ fn outbox_journal(bytes: &[u8]) {
     let dir = journal_of(bytes);
     let now = Time::from_second(1_772_000_000).expect("a good time");
     let Ok((store, _)) = edge::outbox::Store::open(dir.path(), &sender(), now, CLOCK) else { return };
-    let owed: Vec<_> = store.unreceipted().take(64).collect();
+    let owed: Vec<_> = store.owed().flat_map(|span| span.places().take(64)).take(64).collect();
     assert!(!owed.is_empty(), "its first event at least");
     for place in owed {
         store.read(place, 16).expect("the disk works");
@@ -332,12 +333,11 @@ fn journal_of(bytes: &[u8]) -> Folder {
     dir
 }
 
-/// Writes the segment by hand: the records are what is tried, their frame is whole.
+/// The records are what is tried; their frame is whole.
 fn write_journal(dir: &Path, records: Vec<&[u8]>) {
-    std::fs::create_dir_all(dir).expect("a folder can be made");
-    let mut file = segment::encode_header(0).to_vec();
-    for (number, record) in records.into_iter().enumerate() {
-        segment::encode_record(number as u64, record, &mut file);
+    let (mut journal, _) = Journal::open(dir).expect("a journal can be made");
+    for record in records {
+        journal.append(record).expect("it takes records");
     }
-    std::fs::write(dir.join(segment::file_name(0)), file).expect("the folder takes it");
+    journal.sync().expect("it writes");
 }

@@ -7,4 +7,5 @@ mod demo;
 mod footage;
 mod layers;
 mod parsers;
+mod reindex;
 mod world;

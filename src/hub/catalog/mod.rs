@@ -5,6 +5,7 @@
 //! engine is [`embedded`] (sled), a PostgreSQL one comes later and answers the same.
 
 pub mod embedded;
+pub mod live;
 
 use std::sync::LazyLock;
 
@@ -23,7 +24,8 @@ pub trait Catalog: Send + Sync {
     /// Number of the next record of the hub's journal to apply.
     fn applied(&self) -> u64;
 
-    /// Applies the records `from`, `from + 1`, … at once or not at all; with them goes the new position.
+    /// Applies the records `from`, `from + 1`, … in order, each with its position at once or not at all. After an
+    /// error `applied` says how far it came.
     fn apply(&self, from: u64, records: &[HubRecord]) -> Result<(), CatalogError>;
 
     /// Clips of one device that overlap `range`, in `order`, behind `after`.

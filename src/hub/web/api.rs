@@ -21,6 +21,7 @@ use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
 use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
+use crate::hub::reindex::{IndexReport, RebuildError};
 use crate::hub::replay::{Filter, Replayed};
 use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, digest_of, window};
 use crate::limits::{
@@ -46,6 +47,8 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/refused", get(refused))
         .route("/refused/replay", post(replay))
         .route("/access", get(access))
+        .route("/index", get(index))
+        .route("/index/rebuild", post(index_rebuild))
 }
 
 /// Who asks, and why: the header says it, or the query's `purpose`.
@@ -690,4 +693,54 @@ pub async fn access(State(web): App, looker: Looker, uri: Uri) -> Result<Respons
     let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
     let pass = looker.pass(&web, Action::AccessLog, asked.purpose, json!({ "limit": limit })).await?;
     Ok(Json(AccessList { access: web.gate.list(&pass, limit) }).into_response())
+}
+
+/// How the index is, and how far a rebuild of it.
+#[utoipa::path(get, path = "/api/v1/index", responses((status = 200, body = IndexReport)))]
+pub async fn index(State(web): App) -> Json<IndexReport> {
+    let rebuilder = web.rebuilder.clone();
+    Json(blocking(move || rebuilder.report()).await)
+}
+
+/// What is said with a rebuild: so far nothing but `{}`. Asking for JSON keeps other sites' forms out.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RebuildAsked {}
+
+/// Builds the index anew from the journal, beside the one in use, and puts it in its place.
+#[utoipa::path(
+    post,
+    path = "/api/v1/index/rebuild",
+    request_body = RebuildAsked,
+    responses((status = 202, body = IndexReport), (status = 400, body = Problem), (status = 409, body = Problem),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 503, body = Problem))
+)]
+pub async fn index_rebuild(
+    State(web): App,
+    looker: Looker,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !kind.starts_with("application/json") {
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send {} as application/json"));
+    }
+    let body = to_bytes(body, API_BODY_BYTES_MAX)
+        .await
+        .map_err(|_| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "a body of {} is enough"))?;
+    let RebuildAsked {} =
+        serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))?;
+    looker.pass(&web, Action::Reindex, None, json!({})).await?;
+    let rebuilder = web.rebuilder.clone();
+    let report = blocking(move || rebuilder.start().map(|()| rebuilder.report())).await?;
+    Ok((StatusCode::ACCEPTED, Json(report)).into_response())
+}
+
+impl From<RebuildError> for Problem {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Running => Self::new(StatusCode::CONFLICT, error.to_string()),
+            RebuildError::Thread(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        }
+    }
 }

@@ -32,6 +32,7 @@ use super::catalog::Catalog;
 use super::clips::ClipStore;
 use super::metrics::HubMetrics;
 use super::registry::Registry;
+use super::reindex::Rebuilder;
 use super::replay::Replay;
 use super::search::Search;
 pub use super::status::HubStatus;
@@ -42,6 +43,7 @@ pub use problem::Problem;
 /// What the officers' handlers call.
 pub struct Web {
     pub catalog: Arc<dyn Catalog>,
+    pub rebuilder: Arc<Rebuilder>,
     pub registry: Arc<Registry>,
     pub gate: Arc<Gate>,
     pub clips: Arc<ClipStore>,

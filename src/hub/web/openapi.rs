@@ -22,6 +22,8 @@ use super::api;
         api::refused,
         api::replay,
         api::access,
+        api::index,
+        api::index_rebuild,
     )
 )]
 struct Contract;

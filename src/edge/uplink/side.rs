@@ -1,0 +1,258 @@
+//! The box's side of the protocol: outbox and uplink core joined, wire in, wire out.
+//!
+//! Touches the outbox's disk and nothing else: the network, the clock and new ids are the caller's, so that the
+//! simulation drives the very same code. Each method returns the messages to send, in order.
+
+use std::time::{Instant, SystemTime};
+
+use uuid::Uuid;
+
+use super::Metrics;
+use super::core::{Action, Core, Parcel};
+use crate::edge::outbox::{EpochStart, NewEvent, OutboxError, Span, Store};
+use crate::edge::room::Room;
+use crate::journal::JournalError;
+use crate::limits::BATCH_BYTES_MAX;
+use crate::model::{BoxId, Epoch, Previous, Time};
+use crate::mqtt::{OutMessage, PublishOutcome};
+use crate::wire::{self, BoxStatus, Command, Receipt, Topic, TopicKind};
+
+/// See the module.
+pub struct BoxSide {
+    box_id: BoxId,
+    store: Store,
+    core: Core,
+    metrics: Metrics,
+}
+
+impl BoxSide {
+    /// Joins an open outbox to a new uplink: all that is owed waits for the link.
+    pub fn new(box_id: BoxId, store: Store, metrics: Metrics, now: Instant) -> Self {
+        let mut core = Core::default();
+        core.step(Action::Owed(store.owed().collect()), now);
+        metrics.owed.set(core.owed_count() as i64);
+        Self { box_id, store, core, metrics }
+    }
+
+    /// The current epoch and the last sequence accepted in it.
+    pub fn newest(&self) -> Previous {
+        self.store.newest()
+    }
+
+    /// Events that no receipt covers.
+    pub fn owed_count(&self) -> usize {
+        self.core.owed_count()
+    }
+
+    /// Makes events durable. After a failed write the outbox recovers from what is on disk.
+    pub fn accept(
+        &mut self,
+        events: Vec<(Uuid, NewEvent)>,
+        now: Instant,
+    ) -> (Result<(), OutboxError>, Vec<OutMessage>) {
+        let count = events.len() as u64;
+        let (result, owed) = match self.store.accept_as(events) {
+            Ok(owed) => (Ok(()), owed),
+            Err(error) => {
+                if let OutboxError::Disk(error) = &error {
+                    tracing::error!(%error, "the outbox can't be written");
+                    self.reopen();
+                }
+                // What was receipted may have been forgotten with the write: it is owed again.
+                (Err(error), self.store.owed().collect())
+            }
+        };
+        let counter = if result.is_ok() { &self.metrics.accepted } else { &self.metrics.refused };
+        counter.inc_by(count);
+        (result, self.step(Action::Owed(owed), now))
+    }
+
+    /// Sees to it that the outbox has room, at the cost of footage.
+    pub fn make_room(&mut self, room: &mut Room, now: Time) {
+        room.make(&mut self.store, now);
+    }
+
+    /// The link is up: the box says where it stands, then sends what it owes.
+    pub fn link_up(&mut self, now: Instant) -> Vec<OutMessage> {
+        self.metrics.link_up.set(1);
+        let mut messages = self.status();
+        messages.extend(self.step(Action::LinkUp, now));
+        messages
+    }
+
+    pub fn link_down(&mut self, now: Instant) {
+        self.metrics.link_up.set(0);
+        let sends = self.core.step(Action::LinkDown, now);
+        debug_assert!(sends.is_empty(), "nothing is sent without a link");
+    }
+
+    /// The broker's answer to the message with this token.
+    pub fn published(&mut self, token: u64, outcome: PublishOutcome, now: Instant) -> Vec<OutMessage> {
+        self.step(Action::Published { token, outcome }, now)
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Instant) -> Vec<OutMessage> {
+        self.step(Action::Tick, now)
+    }
+
+    /// The retained word of the box about itself.
+    pub fn status(&self) -> Vec<OutMessage> {
+        let status = BoxStatus { online: true, newest: Some(self.store.newest()) };
+        vec![OutMessage {
+            topic: Topic::new(&self.box_id, TopicKind::Status).to_string(),
+            payload: status.to_json(),
+            content_type: Some("application/json"),
+            user_properties: Vec::new(),
+            retain: true,
+            token: 0,
+        }]
+    }
+
+    /// A message of the hub. `draw` gives the start of a new epoch, if one is asked for.
+    pub fn message(
+        &mut self,
+        topic: &str,
+        payload: &[u8],
+        draw: impl FnOnce() -> EpochStart,
+        now: Instant,
+    ) -> Vec<OutMessage> {
+        match topic.parse::<Topic>() {
+            Ok(topic) if topic.box_id != self.box_id => {
+                tracing::warn!(topic = %topic, "message for another box");
+                Vec::new()
+            }
+            Ok(topic) if topic.kind == TopicKind::Receipt => match Receipt::from_json(payload) {
+                Ok(receipt) => self.receipt(receipt, now),
+                Err(error) => {
+                    tracing::warn!(%error, "receipt can't be read");
+                    Vec::new()
+                }
+            },
+            Ok(topic) if topic.kind == TopicKind::Command => self.command(payload, draw, now),
+            _ => {
+                tracing::warn!(topic, "message on an unexpected topic");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Drops old segments that hold nothing unreceipted.
+    pub fn drop_old(&mut self, now: SystemTime) {
+        self.store.drop_old(now);
+    }
+
+    /// Makes what was noted without a sync durable too.
+    pub fn sync(&mut self) -> Result<(), JournalError> {
+        self.store.sync()
+    }
+
+    fn step(&mut self, action: Action, now: Instant) -> Vec<OutMessage> {
+        let sends = self.core.step(action, now);
+        self.metrics.owed.set(self.core.owed_count() as i64);
+        sends.into_iter().flat_map(|parcel| self.messages_of(parcel)).collect()
+    }
+
+    fn receipt(&mut self, receipt: Receipt, now: Instant) -> Vec<OutMessage> {
+        self.metrics.receipts.inc();
+        for refused in &receipt.refused {
+            tracing::warn!(epoch = %receipt.epoch, sequence = refused.0, reason = refused.1, "the hub set an event aside");
+            self.metrics.set_aside.inc();
+        }
+        let again = match self.store.receipt(&receipt) {
+            Ok(again) => again,
+            Err(error) => {
+                tracing::error!(%error, "a receipt could not be noted");
+                self.reopen();
+                self.store.owed().collect()
+            }
+        };
+        let mut messages = self.step(Action::Receipt(receipt), now);
+        if !again.is_empty() {
+            let events: u64 = again.iter().map(Span::count).sum();
+            tracing::info!(events, "the hub asks again for receipted events");
+            messages.extend(self.step(Action::Owed(again), now));
+        }
+        messages
+    }
+
+    fn command(
+        &mut self,
+        payload: &[u8],
+        draw: impl FnOnce() -> EpochStart,
+        now: Instant,
+    ) -> Vec<OutMessage> {
+        match serde_json::from_slice::<Command>(payload) {
+            Ok(Command::NewEpoch { epoch, reason, .. }) if epoch == self.store.epoch() => {
+                tracing::warn!(%epoch, reason, "the hub asks for a new epoch");
+                let owed = match self.store.begin(draw()) {
+                    Ok(owed) => owed,
+                    Err(error) => {
+                        tracing::error!(%error, "no new epoch");
+                        self.reopen();
+                        self.store.owed().collect()
+                    }
+                };
+                self.step(Action::Owed(owed), now)
+            }
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "command can't be read");
+                Vec::new()
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        if let Err(error) = self.store.reopen() {
+            tracing::error!(%error, "the outbox can't be opened anew");
+        }
+    }
+
+    /// Reads what is to be sent. Events that are too large together go in several messages.
+    fn messages_of(&self, parcel: Parcel) -> Vec<OutMessage> {
+        let events = match self.store.read(parcel.from, parcel.count) {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "events could not be read from the outbox");
+                return Vec::new();
+            }
+        };
+        let mut messages = Vec::new();
+        let mut rest = events.as_slice();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|(_, json)| {
+                bytes += json.len() + 1;
+                bytes <= BATCH_BYTES_MAX
+            });
+            let (now, later) = rest.split_at(fits.count().max(1));
+            let token = if later.is_empty() { parcel.token } else { 0 };
+            messages.push(self.message_of(parcel.from.0, now, token));
+            rest = later;
+        }
+        messages
+    }
+
+    fn message_of(&self, epoch: Epoch, events: &[(u64, Vec<u8>)], token: u64) -> OutMessage {
+        let (first, last) = (events[0].0, events[events.len() - 1].0);
+        let (payload, content_type) = match events {
+            [(_, json)] => (json.clone(), wire::CONTENT_TYPE_EVENT),
+            _ => {
+                (wire::encode_batch(events.iter().map(|(_, json)| json.as_slice())), wire::CONTENT_TYPE_BATCH)
+            }
+        };
+        self.metrics.sent.inc_by(events.len() as u64);
+        OutMessage {
+            topic: Topic::new(&self.box_id, TopicKind::Event).to_string(),
+            payload,
+            content_type: Some(content_type),
+            user_properties: vec![
+                (wire::PROPERTY_EPOCH.into(), epoch.to_string()),
+                (wire::PROPERTY_SEQUENCES.into(), format!("{first}-{last}")),
+            ],
+            retain: false,
+            token,
+        }
+    }
+}

@@ -527,7 +527,7 @@ mod tests {
                 (truth, _) = JournalTruth::open(dir.path()).unwrap();
             }
             let receipt = truth.receipt(&box_id(), A).unwrap();
-            let still = [1, 3].map(|sequence| super::Refused(sequence, "not_allowed".into()));
+            let still = [1, 3].map(|sequence| crate::wire::Refused(sequence, "not_allowed".into()));
             assert_eq!((receipt.upto, receipt.missing), (3, vec![]));
             assert_eq!(receipt.refused, still, "known from the journal alone");
         }

@@ -48,7 +48,7 @@ use super::{
 };
 use crate::hub::truth::{HubRecord, StoredFile};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX};
-use crate::model::{BoxId, CoverageSpan, DeviceId, Sha256Hash, Time};
+use crate::model::{CoverageSpan, DeviceId, Sha256Hash, Time};
 use block::{Arrangement, Row};
 use events::EventSearch;
 use keys::{applied_key, block_key, kind, run_key, stored_key, version_key};

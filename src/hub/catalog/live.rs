@@ -18,7 +18,7 @@ use super::{
 };
 use crate::hub::truth::{HubRecord, StoredFile};
 use crate::limits::INDEX_RETIRE_MAX;
-use crate::model::{BoxId, CoverageSpan, DeviceId, Sha256Hash};
+use crate::model::{CoverageSpan, DeviceId, Sha256Hash};
 
 const CURRENT: &str = "current";
 

@@ -10,8 +10,8 @@ use super::write::REFUSED_BODY_BYTES;
 use super::*;
 use crate::hub::truth::{Arrived, JournalTruth, Truth};
 use crate::model::{
-    ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Epoch, Event, EventData, GapCause, Motion,
-    MotionPhase, Source, SpanState, Status, SyncState, Video,
+    BoxId, ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Epoch, Event, EventData, GapCause,
+    Motion, MotionPhase, Source, SpanState, Status, SyncState, Video,
 };
 use crate::wire;
 

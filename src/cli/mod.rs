@@ -2,6 +2,7 @@
 //!
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
+mod journal;
 mod search;
 
 use std::path::PathBuf;
@@ -29,6 +30,8 @@ enum Command {
     /// The ingest daemon: takes what the boxes hand over, and answers those who may ask.
     #[cfg(feature = "hub")]
     Hub(HubArgs),
+    /// Check, print or repair a journal: of a hub, an outbox or a ring.
+    Journal(journal::JournalArgs),
     /// Find footage by time and place.
     Search(search::SearchArgs),
     /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
@@ -126,6 +129,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             println!("index rebuilt from {records} records");
             Ok(())
         }
+        Command::Journal(args) => tokio::task::spawn_blocking(|| journal::run(args)).await?,
         Command::Search(args) => search::run(args).await,
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args, until_signal()).await,

@@ -2,6 +2,7 @@
 # test    every test, against the real parts
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # bench   measures; figures go to target/bench.jsonl
+# powercut  ROUNDS simulated power cuts on journal, outbox and hub; needs root and loop devices
 # deny    licences, advisories and sources of the dependencies
 SHELL := /bin/bash
 CARGO := PATH="$$HOME/.cargo/bin:$$PATH" cargo
@@ -11,8 +12,10 @@ CONSOLE_SOURCES := $(shell find $(CONSOLE) -type f -not -path '*/node_modules/*'
 VIDEO ?=
 RTSP ?=
 ARGS ?=
+ROUNDS ?= 50
+POWERCUT ?= ../shared/tools/powercut.py
 
-.PHONY: demo test check bench deny deps deps-test console build
+.PHONY: demo test check bench powercut deny deps deps-test console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -27,6 +30,9 @@ check: deps-test console
 
 bench: deps-test console
 	$(CARGO) bench --profile dev --locked --bench figures
+
+powercut:
+	$(CARGO) test --locked --test powercut -- rounds $(ROUNDS) $(POWERCUT)
 
 deny:
 	.ci/deny

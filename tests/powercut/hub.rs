@@ -27,7 +27,7 @@ const EPOCH: Epoch = Epoch(0xc0ffee);
 const FLUSH_BATCHES: u64 = 20;
 
 fn box_id(n: u64) -> BoxId {
-    BoxId::new(&format!("box-{:02}", n % BOXES)).expect("a good id")
+    BoxId::new(format!("box-{:02}", n % BOXES)).expect("a good id")
 }
 
 /// Event `n`: boxes take turns, so each has a sequence without holes.

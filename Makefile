@@ -3,6 +3,7 @@
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # fuzz    each parser of network and disk input for SECONDS (60); PARSER=name for one
 # bench   measures; figures go to target/bench.jsonl
+# powercut  ROUNDS simulated power cuts on journal, outbox and hub; needs root and loop devices
 # deny    licences, advisories and sources of the dependencies
 SHELL := /bin/bash
 CARGO := PATH="$$HOME/.cargo/bin:$$PATH" cargo
@@ -14,8 +15,10 @@ RTSP ?=
 ARGS ?=
 SECONDS ?= 60
 PARSER ?=
+ROUNDS ?= 50
+POWERCUT ?= ../shared/tools/powercut.py
 
-.PHONY: demo test check fuzz bench deny deps deps-test deps-fuzz console build
+.PHONY: demo test check fuzz bench powercut deny deps deps-test deps-fuzz console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -33,6 +36,9 @@ fuzz: deps-fuzz console
 
 bench: deps-test console
 	$(CARGO) bench --profile dev --locked --bench figures
+
+powercut:
+	$(CARGO) test --locked --test powercut -- rounds $(ROUNDS) $(POWERCUT)
 
 deny:
 	.ci/deny

@@ -12,7 +12,8 @@ use std::time::Instant;
 use camnet::hub::catalog::embedded::{Embedded, Sizes};
 use camnet::hub::catalog::{Catalog, EventQuery, Order, TimeRange};
 use camnet::hub::reindex::rebuild_offline;
-use camnet::hub::truth::{Arrived, HubRecord, JournalTruth, Truth, TruthItem, read_from};
+use camnet::hub::truth::{Arrived, HubRecord, JournalTruth, Truth, TruthItem, TruthRecords};
+use camnet::journal::Journal;
 use camnet::model::{
     BoxId, ClockQuality, ClockSource, DeviceId, Epoch, Event, EventData, Lamp, LampReason, Motion,
     MotionPhase, Source, Status, SyncState, Time,
@@ -141,10 +142,11 @@ fn event(n: u64) -> Arrived {
 /// CPU that applying alone costs, without reading the journal; microseconds per event.
 fn apply_alone(dir: &Path, events: u64) -> f64 {
     let journal = dir.join("journal");
-    let (index, _) = Embedded::open(&dir.join("alone"), &journal, u64::MAX).expect("a new index");
+    let (truth, _) = JournalTruth::open(&journal).expect("the journal");
+    let (index, _) = Embedded::open(&dir.join("alone"), &truth.records(), u64::MAX).expect("a new index");
     let mut records = Vec::new();
     let mut spent = 0.0;
-    let mut reader = read_from(&journal, 0).expect("a journal");
+    let mut reader = truth.records().read(0);
     while index.applied() < events {
         match reader.next().expect("more records").expect("a journal that can be read") {
             TruthItem::Record { record, .. } => records.push(record),
@@ -164,7 +166,8 @@ fn apply_alone(dir: &Path, events: u64) -> f64 {
 fn questions(dir: &Path, events: u64) {
     let number = std::fs::read_to_string(dir.join("index/current")).expect("there is one");
     let folder = dir.join("index").join(number.trim());
-    let (index, _) = Embedded::open(&folder, &dir.join("journal"), u64::MAX).expect("the index");
+    let (journal, _) = Journal::open(&dir.join("journal")).expect("the journal");
+    let (index, _) = Embedded::open(&folder, &TruthRecords::of(&journal), u64::MAX).expect("the index");
     let index = Arc::new(index);
     println!("opened at record {} of {events}", index.applied());
     let range = TimeRange { from: Time::UNIX_EPOCH, to: Time::MAX };

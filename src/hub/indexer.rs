@@ -89,7 +89,8 @@ fn read_batches(
         let is_end = next >= upto;
         if is_end || records.len() >= INDEX_REBUILD_RECORDS {
             let batch = std::mem::replace(&mut records, Vec::with_capacity(INDEX_REBUILD_RECORDS));
-            if is_end && batch.is_empty() || batches.send((first, batch)).is_err() || is_end {
+            let is_taken = batch.is_empty() || batches.send((first, batch)).is_ok();
+            if is_end || !is_taken {
                 return Ok(());
             }
             first = next;

@@ -31,6 +31,9 @@ enum Command {
     Hub(HubArgs),
     /// Find footage by time and place.
     Search(search::SearchArgs),
+    /// Many boxes at once against a real hub on this machine: rates, latencies, losses.
+    #[cfg(all(feature = "edge", feature = "hub"))]
+    Load(crate::load::LoadArgs),
     /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
@@ -125,6 +128,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             crate::hub::reindex::reindex(config, |line| println!("{line}")).await
         }
         Command::Search(args) => search::run(args).await,
+        #[cfg(all(feature = "edge", feature = "hub"))]
+        Command::Load(args) => {
+            start_logging();
+            crate::load::run(args, until_signal()).await
+        }
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args, until_signal()).await,
     }

@@ -18,6 +18,8 @@ pub mod arrivals;
 
 pub mod ingest;
 
+pub mod latency;
+
 pub mod indexer;
 
 pub mod reindex;

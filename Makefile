@@ -1,5 +1,6 @@
 # demo    a small ward on this machine, in your browser
 # test    every test, against the real parts
+# soak    MINUTES=n of kills, cuts and full disks under load, both brokers; counts what was lost
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # bench   measures; figures go to target/bench.jsonl
 # deny    licences, advisories and sources of the dependencies
@@ -12,7 +13,9 @@ VIDEO ?=
 RTSP ?=
 ARGS ?=
 
-.PHONY: demo test check bench deny deps deps-test console build
+MINUTES ?= 10
+
+.PHONY: demo test soak check bench deny deps deps-test console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -21,6 +24,9 @@ demo: deps console
 test: deps-test console
 	cd $(CONSOLE) && npm run check
 	$(CARGO) test --locked
+
+soak: deps-test console
+	CAMNET_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test it -- --ignored --exact --nocapture chaos::soak
 
 check: deps-test console
 	.ci/check

@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{Mix, mixed};
 use super::report::Totals;
+use crate::edge::outbox::Span;
 use crate::edge::uplink::{Action, Core, Parcel, status_body};
 use crate::limits::{BATCH_BYTES_MAX, MQTT_BOX_INFLIGHT_MAX};
-use crate::model::{Epoch, Time};
+use crate::model::{Epoch, Previous, Time};
 use crate::mqtt::{self, LinkConfig, LinkEvent, LinkSender, OutMessage, PublishOutcome};
-use crate::wire::{self, Receipt, Topic, TopicKind};
+use crate::wire::{self, BoxStatus, Receipt, Topic, TopicKind};
 
 /// What all boxes of a run have in common.
 pub struct Plan {
@@ -109,9 +110,10 @@ impl LoadBox {
     async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>) -> Said {
         self.last = self.plan.backlog;
         count(&self.totals.accepted, self.last);
-        let owed = (1..=self.last).map(|sequence| (self.epoch, sequence)).collect();
-        let parcels = self.core.step(Action::Owed(owed), Instant::now());
-        self.queue(parcels);
+        if self.last > 0 {
+            let parcels = self.owe(1);
+            self.queue(parcels);
+        }
         let plan = self.plan.clone();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -138,11 +140,20 @@ impl LoadBox {
     }
 
     fn make(&mut self) -> Vec<Parcel> {
+        if self.plan.enough.is_cancelled() {
+            return Vec::new();
+        }
         self.last += 1;
         let json = wire::encode(&self.mix.event(self.epoch, self.last, Time::now()));
         self.fresh.insert(self.last, Fresh { accepted: Instant::now(), json });
         count(&self.totals.accepted, 1);
-        self.core.step(Action::Owed(vec![(self.epoch, self.last)]), Instant::now())
+        self.owe(self.last)
+    }
+
+    /// Events `first` to the last one are in the outbox.
+    fn owe(&mut self, first: u64) -> Vec<Parcel> {
+        let span = Span { epoch: self.epoch, first, last: self.last };
+        self.core.step(Action::Owed(vec![span]), Instant::now())
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Vec<Parcel> {
@@ -284,9 +295,11 @@ impl LoadBox {
     }
 
     fn status(&self) -> OutMessage {
+        let newest = Previous { epoch: self.epoch, last_sequence: self.last };
+        let status = BoxStatus { online: true, newest: (self.last > 0).then_some(newest) };
         OutMessage {
             topic: Topic::new(&self.mix.box_id, TopicKind::Status).to_string(),
-            payload: status_body(true),
+            payload: status.to_json(),
             content_type: Some("application/json"),
             user_properties: Vec::new(),
             retain: true,

@@ -183,6 +183,8 @@ impl Run {
         self.watch("running", minutes.saturating_sub(fresh_from.elapsed()), shutdown, || false).await;
         self.plan.enough.cancel();
         let seconds = fresh_from.elapsed().as_secs_f64();
+        // An event that is just being made is still counted.
+        self.watch("settling", Duration::from_millis(100), shutdown, || false).await;
         let is_settled = || load(&totals.receipted) == load(&totals.accepted);
         self.watch("settling", LOAD_SETTLE_MAX, shutdown, is_settled).await;
         let after = hub.usage()?;
@@ -209,7 +211,10 @@ impl Run {
             duplicated: checked.duplicated,
             rows_checked: checked.rows,
             receipt_ms: SHARES.map(|share| totals.fresh.percentile_ms(share)),
-            searchable_ms: SHARES.map(|share| world::percentile_ms(&histogram, &later, share)),
+            // A backlog's events are hours old: the histogram can't tell them from fresh ones.
+            searchable_ms: SHARES.map(|share| {
+                (backlog == 0).then(|| world::percentile_ms(&histogram, &later, share)).flatten()
+            }),
             hub_cpu_us_per_event: (after.cpu_s - before.cpu_s) * 1e6 / measured.max(1) as f64,
             hub_rss_mb: after.rss_mb,
             backlog,

@@ -1,9 +1,11 @@
 //! Every integration test, in one binary: real processes, a real broker, real HTTP, on loopback.
 
+mod chaos;
 mod contracts;
 mod delivery;
 mod demo;
 mod footage;
 mod layers;
+mod proxy;
 mod reindex;
 mod world;

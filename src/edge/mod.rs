@@ -102,6 +102,8 @@ impl Edge {
         };
         let uplink_task = tokio::spawn(uplink.run(outbox_stop.clone()));
         let source = source(outbox.clone(), sources_stop.clone());
+        // The uplink ends when nobody can give it events any more: a box without devices still owes what it owes.
+        let _outbox = outbox.clone();
         let mut sources = start_sources(&config, outbox, tls, &metrics, &sources_stop)?;
         sources.spawn(async move {
             source.await;

@@ -77,7 +77,8 @@ impl Source {
         let mut pace = tokio::time::interval(self.pause);
         let mut waiting = tokio::task::JoinSet::new();
         let mut has_failed = false;
-        for n in 1.. {
+        let mut n = 0;
+        loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -87,6 +88,7 @@ impl Source {
                 }
                 _ = pace.tick(), if waiting.len() < OUTBOX_QUEUE_MAX => {}
             }
+            n += 1;
             let time = Time::now();
             let (device, data) = self.mix.data(self.life, n, time);
             let mark = mark_of(&data).unwrap_or_default();

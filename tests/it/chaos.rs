@@ -360,12 +360,39 @@ impl Ward {
                 tally.lost += lost.len().max(lost_marks.len()) as u64;
                 tally.events += accepted.len() as u64;
                 if !lost.is_empty() || !lost_marks.is_empty() {
-                    eprintln!("{id}: lost {lost:?}, of the ledger {lost_marks:?}");
+                    self.tell_loss(id, &lost, &lost_marks).await;
                 }
                 return;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// What is needed to find out why.
+    async fn tell_loss(&self, id: &str, lost: &[&String], marks: &[&String]) {
+        let accepted = accepted(&self.world.dir.join(id));
+        let few = |names: &[&String]| names.iter().take(3).map(|name| name.to_string()).collect::<Vec<_>>();
+        eprintln!("{id}: {} lost, {} of the ledger, for instance {:?}", lost.len(), marks.len(), few(marks));
+        let mut places = BTreeMap::<String, Vec<u64>>::new();
+        for event in lost.iter().filter_map(|id| accepted.get(*id)) {
+            let sequence = event["sequence"].as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            places.entry(event["epoch"].to_string()).or_default().push(sequence);
+        }
+        for (epoch, sequences) in places {
+            eprintln!(
+                "  epoch {epoch}: {} from {:?} to {:?}",
+                sequences.len(),
+                sequences.iter().min(),
+                sequences.iter().max()
+            );
+        }
+        let boxes = self.world.get("/api/v1/boxes").await;
+        let row = boxes["boxes"].as_array().and_then(|rows| rows.iter().find(|row| row["id"] == id));
+        eprintln!("  the hub says: {}", row.map(ToString::to_string).unwrap_or_default());
+        eprintln!("  set aside: {}", self.world.get(&format!("/api/v1/refused?box={id}&limit=3")).await);
+        let keep = std::env::temp_dir().join(format!("camnet-chaos-{}", self.draw.seed));
+        let copied = Command::new("cp").arg("-a").arg(&self.world.dir).arg(&keep).status();
+        eprintln!("  the folder is kept: {} ({copied:?})", keep.display());
     }
 
     async fn indexed(&self, id: &str) -> Indexed {

@@ -8,4 +8,5 @@ mod footage;
 mod layers;
 mod proxy;
 mod reindex;
+mod traps;
 mod world;

@@ -15,7 +15,7 @@ ARGS ?=
 
 MINUTES ?= 10
 
-.PHONY: demo test soak check bench deny deps deps-test console build
+.PHONY: demo test soak check bench deny deps deps-test deps-bench console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -31,8 +31,10 @@ soak: deps-test console
 check: deps-test console
 	.ci/check
 
-bench: deps-test console
+bench: deps-bench console
 	$(CARGO) bench --profile dev --locked --bench figures
+	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
+	  --features edge,hub,broker --bench ingest
 
 deny:
 	.ci/deny
@@ -45,6 +47,9 @@ deps:
 
 deps-test:
 	@deploy/install-deps.sh test
+
+deps-bench:
+	@deploy/install-deps.sh bench
 
 console: $(CONSOLE)/dist/index.html
 

@@ -29,6 +29,8 @@ pub struct World {
     pub dir: PathBuf,
     /// `host:port` of the broker.
     pub broker: String,
+    /// The program that is started as the hub: this one, unless it is not camnet.
+    pub binary: PathBuf,
     officers: u16,
     boxes: u16,
     is_external: bool,
@@ -55,6 +57,7 @@ impl World {
         let embedded = format!("127.0.0.1:{}", free_port()?);
         let world = Self {
             broker: external.map_or(embedded, str::to_owned),
+            binary: std::env::current_exe()?,
             officers: free_port()?,
             boxes: free_port()?,
             is_external: external.is_some(),
@@ -75,7 +78,7 @@ impl World {
     pub async fn start_hub(&self, shutdown: &CancellationToken) -> anyhow::Result<Hub> {
         let log = self.dir.join("load-hub.log");
         let file = std::fs::File::create(&log).with_context(|| log.display().to_string())?;
-        let child = Command::new(std::env::current_exe()?)
+        let child = Command::new(&self.binary)
             .args(["hub", "--config"])
             .arg(self.config_path())
             .stdin(Stdio::null())
@@ -135,6 +138,16 @@ impl Hub {
     /// Observations and upper bounds of the histogram whose name ends with `name`: cumulative counts.
     pub async fn histogram(&self, name: &str) -> anyhow::Result<Vec<(f64, u64)>> {
         Ok(read_histogram(&self.text("/metrics").await?, name))
+    }
+
+    /// The figure whose name ends with `name`.
+    pub async fn gauge(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.text("/metrics").await?;
+        let figure = text.lines().find_map(|line| {
+            let (metric, value) = line.split_once(' ')?;
+            metric.ends_with(name).then(|| value.parse().ok())?
+        });
+        figure.with_context(|| format!("the hub has no figure {name}"))
     }
 
     pub fn usage(&self) -> anyhow::Result<Usage> {

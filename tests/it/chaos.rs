@@ -327,7 +327,7 @@ impl Ward {
         self.world.ready().await;
         // The same boxes, without load: what they still owe, they owe from before.
         for (n, (id, _)) in BOXES.into_iter().enumerate() {
-            self.boxes[n].take().unwrap().stop();
+            self.kill(|ward| ward.boxes[n].take());
             self.boxes[n] = Some(self.world.start_box(id));
         }
         let mut tally = std::mem::take(&mut self.tally);

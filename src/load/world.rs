@@ -85,6 +85,8 @@ impl World {
             .stdout(Stdio::null())
             .stderr(file)
             .kill_on_drop(true)
+            // Ctrl-C is for us: the hub is asked for its account first.
+            .process_group(0)
             .spawn()
             .context("the hub can't start")?;
         let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build()?;
@@ -310,6 +312,7 @@ mod tests {
     use super::*;
     use crate::hub::config::HubConfig;
     use crate::hub::registry::RegistryFile;
+    use crate::toml_file::ConfigFile;
 
     #[test]
     fn the_hub_takes_the_files() {

@@ -36,6 +36,9 @@ enum Command {
     Journal(journal::JournalArgs),
     /// Find footage by time and place.
     Search(search::SearchArgs),
+    /// Many boxes at once against a real hub on this machine: rates, latencies, losses.
+    #[cfg(all(feature = "edge", feature = "hub"))]
+    Load(crate::load::LoadArgs),
     /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
@@ -131,6 +134,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Journal(args) => journal::run(args).await,
         Command::Search(args) => search::run(args).await,
+        #[cfg(all(feature = "edge", feature = "hub"))]
+        Command::Load(args) => {
+            start_logging();
+            crate::load::run(args, until_signal()).await
+        }
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args, until_signal()).await,
     }

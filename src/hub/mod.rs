@@ -20,6 +20,8 @@ pub mod aside;
 pub mod ingest;
 pub mod replay;
 
+pub mod latency;
+
 pub mod indexer;
 
 pub mod reindex;

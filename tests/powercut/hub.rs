@@ -55,9 +55,9 @@ fn open(dir: &Path) -> anyhow::Result<(JournalTruth, Arc<Embedded>, Opened)> {
     let (journal, recovery) = Journal::open_with(&dir.join("journal"), SEGMENT_BYTES)?;
     ensure!(recovery.damage.is_empty(), "damage: {:?}", recovery.damage);
     let truth = JournalTruth::over(journal)?;
-    let (catalog, opened) = Embedded::open_with(&dir.join("index"), &truth.dir(), truth.next(), SIZES)?;
+    let (catalog, opened) = Embedded::open_with(&dir.join("index"), &truth.records(), truth.next(), SIZES)?;
     let catalog = Arc::new(catalog);
-    Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |_, _| {})?;
+    Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |_, _| Ok(()))?;
     Ok((truth, catalog, opened))
 }
 

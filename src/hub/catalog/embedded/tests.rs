@@ -500,7 +500,7 @@ fn pages_that_end_early_get_ahead_though_every_run_spans_the_whole_day() {
 #[test]
 fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
     let world = World::new();
-    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.dir(), 0, SIZES).unwrap();
+    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.records(), 0, SIZES).unwrap();
     let refused = |n: u64| HubRecord::Refused {
         box_id: box_id((n % 2) as u8),
         received: at(n as i64),

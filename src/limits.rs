@@ -172,6 +172,16 @@ pub const SEARCH_SPANS_MAX: usize = 2_000;
 pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 /// Entries that one query of the index may touch; a page that reaches it ends early and has a next one.
 pub const INDEX_SCAN_MAX: usize = 100_000;
+/// Records of one run of the index. The last, open run is in memory only: this many records at most are applied
+/// again from the journal after a start.
+pub const INDEX_RUN_RECORDS: u64 = 32_768;
+/// A run also ends when the keys that it writes reach this.
+pub const INDEX_RUN_BYTES_MAX: usize = 16 << 20;
+/// Counts of epochs that the index keeps in memory; others are read when they are needed.
+pub const INDEX_EPOCHS_MAX: usize = 65_536;
+/// Records that wait between the two halves of a rebuild (reading the journal, applying).
+pub const INDEX_REBUILD_RECORDS: usize = 4_096;
+pub const INDEX_REBUILD_BATCHES_MAX: usize = 4;
 /// Clock corrections of one box that are applied: the newest.
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
 /// Events per page: default and most.

@@ -256,7 +256,7 @@ impl Stores {
             tracing::warn!(?recovery, "the journal was not closed cleanly");
         }
         let (catalog, opened) =
-            Embedded::open(&data_dir.join("index"), truth.next()).context("the hub's index")?;
+            Embedded::open(&data_dir.join("index"), &truth.dir(), truth.next()).context("the hub's index")?;
         tracing::info!(?opened, records = truth.next(), "journal and index open");
         let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
         let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;
@@ -419,7 +419,7 @@ pub fn reindex(config: &HubConfig) -> anyhow::Result<u64> {
     if dir.exists() {
         std::fs::remove_dir_all(&dir).with_context(|| format!("old index {}", dir.display()))?;
     }
-    let (catalog, _) = Embedded::open(&dir, truth.next())?;
+    let (catalog, _) = Embedded::open(&dir, &truth.dir(), truth.next())?;
     let catalog = Arc::new(catalog);
     Indexer::new(truth.dir(), catalog.clone()).catch_up(truth.next(), |done, all| {
         eprintln!("{done} of {all} records");

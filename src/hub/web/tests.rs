@@ -19,7 +19,7 @@ use crate::hub::catalog::embedded::Embedded;
 use crate::hub::certificates::{init, issue_box, loopback_names};
 use crate::hub::clips::{Declared, StoredSink};
 use crate::hub::registry::RegistryFile;
-use crate::hub::truth::{Arrived, HubRecord, StoredFile};
+use crate::hub::truth::{Arrived, HubRecord, JournalTruth, StoredFile, Truth};
 use crate::journal::Journal;
 use crate::limits::COVERAGE_HEARTBEAT;
 use crate::model::{
@@ -28,19 +28,19 @@ use crate::model::{
 };
 use crate::tls::{self, Identity};
 
-/// A truth as small as it can be: it indexes at once.
+/// A truth that indexes at once.
 struct Sink {
     catalog: Arc<Embedded>,
     fails: AtomicBool,
-    lock: Mutex<()>,
+    truth: Mutex<JournalTruth>,
 }
 
 impl Sink {
     fn apply(&self, record: HubRecord) -> u64 {
-        let _one = self.lock.lock().unwrap();
-        let at = self.catalog.applied();
-        self.catalog.apply(at, &[record]).unwrap();
-        at
+        let mut truth = self.truth.lock().unwrap();
+        let appended = truth.append(vec![record]).unwrap();
+        self.catalog.apply(appended.first, &appended.written).unwrap();
+        appended.first
     }
 }
 
@@ -91,10 +91,14 @@ impl Hub {
     async fn start_with(dir: TempDir, gate: Gate) -> Self {
         use_ring();
         let data = dir.path();
-        let (catalog, _) = Embedded::open(&data.join("index"), u64::MAX).unwrap();
+        let (truth, _) = JournalTruth::open(&data.join("journal")).unwrap();
+        let (catalog, _) = Embedded::open(&data.join("index"), &truth.dir(), truth.next()).unwrap();
         let catalog = Arc::new(catalog);
-        let sink =
-            Arc::new(Sink { catalog: catalog.clone(), fails: AtomicBool::new(false), lock: Mutex::new(()) });
+        let sink = Arc::new(Sink {
+            catalog: catalog.clone(),
+            fails: AtomicBool::new(false),
+            truth: Mutex::new(truth),
+        });
         let registry = Registry::open(&data.join("acts")).unwrap();
         registry.import(&ward(), hour_ago()).unwrap();
         let metrics = HubMetrics::new();

@@ -1,10 +1,19 @@
 //! The embedded catalog against a plain list, a rebuild, and harm done to its files.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use proptest::prelude::*;
+use tempfile::TempDir;
 
+use super::write::REFUSED_BODY_BYTES;
 use super::*;
-use crate::model::{ClockCorrection, Motion, MotionPhase, Source, Status};
+use crate::hub::truth::{Arrived, JournalTruth, Truth};
+use crate::model::{
+    ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Epoch, Event, EventData, GapCause, Motion,
+    MotionPhase, Source, SpanState, Status, SyncState, Video,
+};
+use crate::wire;
 
 fn at(second: i64) -> Time {
     Time::from_second(1_800_000_000 + second).unwrap()
@@ -141,8 +150,49 @@ fn records(seeds: &[Seed], with_corrections: bool) -> Vec<HubRecord> {
     seeds.iter().enumerate().map(|(n, seed)| record(n, seed, with_corrections)).collect()
 }
 
-fn open(dir: &Path) -> Embedded {
-    Embedded::open(dir, u64::MAX).unwrap().0
+/// Runs so short that a few records make many of them.
+const RUN: u64 = 16;
+/// And so few rows for one page that many end early.
+const SIZES: Sizes = Sizes { run_records: RUN, scan_rows: 40 };
+
+/// A folder with a journal, which the indices in it belong to.
+struct World {
+    dir: TempDir,
+    truth: JournalTruth,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (truth, _) = JournalTruth::open(&dir.path().join("journal")).unwrap();
+        Self { dir, truth }
+    }
+
+    /// The records as the truth takes them: each event once, conflicts marked.
+    fn write(&mut self, records: Vec<HubRecord>) -> Vec<HubRecord> {
+        self.truth.append(records).unwrap().written
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn try_open(&self, name: &str, journal_next: u64) -> (Embedded, Opened) {
+        Embedded::open_with(&self.path(name), &self.truth.dir(), journal_next, SIZES).unwrap()
+    }
+
+    fn open(&self, name: &str) -> Embedded {
+        self.try_open(name, u64::MAX).0
+    }
+
+    /// An index of these records.
+    fn indexed(records: Vec<HubRecord>) -> (Self, Vec<HubRecord>, Embedded) {
+        let mut world = Self::new();
+        let written = world.write(records);
+        let index = world.open("index");
+        index.apply(0, &written).unwrap();
+        (world, written, index)
+    }
 }
 
 fn dump(index: &Embedded) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -173,18 +223,22 @@ proptest! {
     fn a_rebuild_equals_what_random_batches_made(
         seeds in seeds(150), cuts in prop::collection::vec(1usize..40, 1..20)
     ) {
-        let records = records(&seeds, true);
-        let dir = tempfile::tempdir().unwrap();
-        let (batched, at_once) = (open(&dir.path().join("a")), open(&dir.path().join("b")));
-        at_once.apply(0, &records).unwrap();
-        let mut from = 0;
+        let (world, records, at_once) = World::indexed(records(&seeds, true));
+        let mut batched = world.open("batched");
         let mut cuts = cuts.iter().cycle();
-        while from < records.len() {
+        while batched.applied() < records.len() as u64 {
+            let from = batched.applied() as usize;
             let to = (from + cuts.next().unwrap()).min(records.len());
             batched.apply(from as u64, &records[from..to]).unwrap();
-            from = to;
+            if to % 5 == 0 {
+                // What is in memory only is applied again.
+                drop(batched);
+                batched = world.open("batched");
+                let from = batched.applied();
+                prop_assert!(to as u64 - from < RUN);
+                batched.apply(from, &records[from as usize..to]).unwrap();
+            }
         }
-        prop_assert_eq!(batched.applied(), records.len() as u64);
         prop_assert!(dump(&batched) == dump(&at_once));
         prop_assert!(dump(&at_once).iter().all(|(_, value)| value.len() < 64 << 10));
     }
@@ -193,10 +247,7 @@ proptest! {
     fn answers_agree_with_a_plain_list(
         seeds in seeds(200), from in 0i64..500, length in 0i64..300, limit in 1usize..7, newest in any::<bool>()
     ) {
-        let records = records(&seeds, false);
-        let dir = tempfile::tempdir().unwrap();
-        let index = open(&dir.path().join("a"));
-        index.apply(0, &records).unwrap();
+        let (_world, records, index) = World::indexed(records(&seeds, false));
         let order = if newest { Order::Newest } else { Order::Oldest };
         let range = TimeRange { from: at(from), to: at(from + length) };
         check_clips(&index, &records, range, order, limit);
@@ -204,14 +255,11 @@ proptest! {
     }
 }
 
-/// Events that are in the index, in the order of the journal: the first of each (box, epoch, sequence)
-/// and every other id of it once.
+/// Events that are in the index, in the order of the journal.
 fn accepted(records: &[HubRecord]) -> Vec<(usize, Event, Time)> {
-    let mut seen = BTreeSet::new();
     let mut events = Vec::new();
     for (n, record) in records.iter().enumerate() {
-        let HubRecord::Event(Arrived { box_id, received, event, .. }) = record else { continue };
-        if seen.insert((box_id.clone(), event.epoch, event.sequence, event.id)) {
+        if let HubRecord::Event(Arrived { received, event, .. }) = record {
             events.push((n, Event::clone(event), *received));
         }
     }
@@ -308,8 +356,6 @@ fn seed(what: u8, sequence: u64, id: u64) -> Seed {
 
 #[test]
 fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = open(&dir.path().join("a"));
     let status = |id: u64| {
         one(seed(11, 3, 0), |e| {
             e.id = uuid(id);
@@ -317,7 +363,8 @@ fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
         })
     };
     let refused = record(9, &seed(8, 1, 0), true);
-    index.apply(0, &[status(1), status(1), status(2), status(2), refused]).unwrap();
+    let (_world, written, index) = World::indexed(vec![status(1), status(1), status(2), status(2), refused]);
+    assert_eq!(written.len(), 3);
     let query = EventQuery {
         kind: None,
         device: None,
@@ -340,8 +387,6 @@ fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
 
 #[test]
 fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
-    let dir = tempfile::tempdir().unwrap();
-    let index = open(&dir.path().join("a"));
     let clock = one(seed(6, 2, 0), |e| {
         e.source.device = None;
         e.data = EventData::Clock(ClockCorrection {
@@ -351,8 +396,11 @@ fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
             uncertainty_ms: 5,
         });
     });
-    index.apply(0, &[record(0, &seed(0, 1, 1), true)]).unwrap();
-    index.apply(1, &[clock, record(2, &seed(0, 3, 3), true)]).unwrap();
+    let mut records = vec![record(0, &seed(0, 1, 1), true), clock, record(2, &seed(0, 3, 3), true)];
+    // One clip lies in a closed run when the correction comes.
+    let fill = (0..RUN - 1).map(|n| record(0, &seed(11, 10 + n, 100 + n), true));
+    records.splice(1..1, fill);
+    let (_world, _, index) = World::indexed(records);
     for clip in [1, 3] {
         let row = index.clip(uuid(clip)).unwrap().unwrap();
         assert_eq!((row.start, row.recorded_start), (at(130), at(100)));
@@ -375,10 +423,8 @@ fn a_later_report_of_a_span_replaces_an_earlier_one_in_any_order() {
         })
     };
     for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
-        let dir = tempfile::tempdir().unwrap();
-        let index = open(&dir.path().join("a"));
-        let records: Vec<_> = order.iter().map(|&n| report(n, 100 + 100 * n as i64)).collect();
-        index.apply(0, &records).unwrap();
+        let (_world, _, index) =
+            World::indexed(order.iter().map(|&n| report(n, 100 + 100 * n as i64)).collect());
         let spans = index.coverage(&device(0), EVER).unwrap();
         assert_eq!(spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(at(100), at(400))]);
     }
@@ -386,36 +432,46 @@ fn a_later_report_of_a_span_replaces_an_earlier_one_in_any_order() {
 
 #[test]
 fn a_store_that_cannot_be_trusted_is_moved_aside() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("index");
-    let applied = |n: usize| {
-        let index = open(&path);
-        let records: Vec<_> = (0..n).map(|k| record(k, &seed(0, 1 + k as u64, k as u64), true)).collect();
-        index.apply(index.applied(), &records).unwrap();
+    let mut world = World::new();
+    let path = world.path("index");
+    let records = (0..RUN + 5).map(|n| record(n as usize, &seed(0, 1 + n, n), true)).collect();
+    let records = world.write(records);
+    let all = records.len() as u64;
+    let apply_all = |world: &World| {
+        let index = world.open("index");
+        let applied = index.applied();
+        index.apply(applied, &records[applied as usize..]).unwrap();
+        assert_eq!(index.applied(), all);
     };
-    applied(5);
-    let (index, opened) = Embedded::open(&path, 5).unwrap();
-    assert_eq!((index.applied(), opened), (5, Opened::Continued));
-    assert!(matches!(index.apply(4, &[]), Err(CatalogError::Position { applied: 5, from: 4 })));
+    apply_all(&world);
+    let (index, opened) = world.try_open("index", all);
+    assert_eq!((index.applied(), opened), (RUN, Opened::Continued), "the open run is applied again");
+    assert!(matches!(index.apply(4, &[]), Err(CatalogError::Position { applied: RUN, from: 4 })));
     drop(index);
-    type Harm = fn(&Path);
-    let harms: [(&str, u64, Harm); 4] = [
-        ("ahead of the journal", 4, |_| {}),
-        ("another version", 5, |path| {
-            open(path).tree.insert(version_key(), &[99]).map(drop).unwrap();
+    type Harm = fn(&World);
+    let harms: [(&str, u64, Harm); 5] = [
+        ("ahead of the journal", RUN - 1, |_| {}),
+        ("another version", all, |world| {
+            world.open("index").tree.insert(version_key(), &[99]).map(drop).unwrap();
         }),
-        ("empty", 5, |path| open(path).tree.clear().unwrap()),
-        ("garbage", 5, |path| {
-            let bytes = std::fs::metadata(path.join("db")).unwrap().len();
-            std::fs::write(path.join("db"), vec![0x5a; bytes as usize]).unwrap();
+        ("empty", all, |world| world.open("index").tree.clear().unwrap()),
+        ("a run is gone", all, |world| {
+            let tree = &world.open("index").tree;
+            let key = tree.scan_prefix([kind::RUN]).keys().next().unwrap().unwrap();
+            tree.remove(key).map(drop).unwrap();
+        }),
+        ("garbage", all, |world| {
+            let file = world.path("index").join("db");
+            let bytes = std::fs::metadata(&file).unwrap().len();
+            std::fs::write(file, vec![0x5a; bytes as usize]).unwrap();
         }),
     ];
     for (name, journal_next, harm) in harms {
-        harm(&path);
-        let (index, opened) = Embedded::open(&path, journal_next).unwrap();
+        harm(&world);
+        let (index, opened) = Embedded::open_with(&path, &world.truth.dir(), journal_next, SIZES).unwrap();
         assert!(matches!(opened, Opened::Rebuild { .. }), "{name}: {opened:?}");
         assert_eq!(index.applied(), 0, "{name}");
         drop(index);
-        applied(5);
+        apply_all(&world);
     }
 }

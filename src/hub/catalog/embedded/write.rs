@@ -1,0 +1,352 @@
+//! What records change: rows of events, and the keys of what is rare (clips, spans, corrections, uploads, refused).
+//!
+//! Owns the meaning of a record to the index. Changes nothing itself: the caller takes all of the changes or none.
+
+use std::collections::HashMap;
+use std::ops::Bound;
+use std::sync::RwLock;
+
+use uuid::Uuid;
+
+use super::block::{Row, kind_code};
+use super::keys::{Key, clip_key, epoch_key, kind, stored_key};
+use super::sources::Sources;
+use super::state::{EpochPlace, State};
+use super::values::{ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, SpanValue, encode};
+use super::view::{Layer, View};
+use super::{CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
+use crate::hub::truth::{Arrived, HubRecord};
+use crate::limits::INDEX_CORRECTIONS_MAX;
+use crate::model::{BoxId, ClipCut, Coverage, DeviceId, Epoch, Event, EventData, Time};
+use crate::wire;
+
+/// Bytes of a refused body that the index shows; the journal has the rest.
+pub const REFUSED_BODY_BYTES: usize = 4 << 10;
+/// Characters of a refusal's detail that the index shows.
+const REFUSED_DETAIL_CHARS: usize = 1000;
+
+/// Changes of some records, which read what the earlier ones of them change.
+pub struct Pending<'a> {
+    tree: &'a sled::Tree,
+    state: &'a State,
+    sources: &'a RwLock<Sources>,
+    pub changes: Changes,
+}
+
+/// What [`Pending`] comes to.
+#[derive(Default)]
+pub struct Changes {
+    pub writes: Layer,
+    pub bytes: usize,
+    pub rows: Vec<Row>,
+    pub epochs: HashMap<EpochPlace, EpochValue>,
+    pub latest: Option<Time>,
+}
+
+impl<'a> Pending<'a> {
+    pub fn new(tree: &'a sled::Tree, state: &'a State, sources: &'a RwLock<Sources>) -> Self {
+        Self { tree, state, sources, changes: Changes::default() }
+    }
+
+    pub fn record(&mut self, position: u64, record: &HubRecord) -> Result<(), CatalogError> {
+        match record {
+            HubRecord::Event(arrived) => self.event(position, arrived),
+            HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => self.refused(
+                position,
+                RefusedValue {
+                    box_id: box_id.clone(),
+                    received: *received,
+                    reason: reason.clone(),
+                    detail: detail.chars().take(REFUSED_DETAIL_CHARS).collect(),
+                    epoch: *epoch,
+                    sequence: *sequence,
+                    body: body[..body.len().min(REFUSED_BODY_BYTES)].to_vec(),
+                    body_bytes: body.len() as u64,
+                },
+            ),
+            HubRecord::Stored(file) => {
+                self.arrived(file.received);
+                let key = stored_key(&file.sha256);
+                if !self.view().has(&key)? {
+                    self.put(key, file);
+                }
+                self.seen(&file.box_id, file.received)
+            }
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { tree: self.tree, layers: [&self.changes.writes, &self.state.writes] }
+    }
+
+    fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, value: &T) {
+        let value = encode(value);
+        self.changes.bytes += key.len() + value.len();
+        self.changes.writes.insert(key, Some(value));
+    }
+
+    fn remove(&mut self, key: Vec<u8>) {
+        self.changes.bytes += key.len();
+        self.changes.writes.insert(key, None);
+    }
+
+    /// Keys from `low` to `high`, both included.
+    fn keys(&self, low: Vec<u8>, high: Vec<u8>) -> Result<Vec<Vec<u8>>, CatalogError> {
+        let entries = self.view().scan((Bound::Included(low), Bound::Included(high)), Order::Oldest);
+        entries.map(|entry| Ok(entry?.0)).collect()
+    }
+
+    fn arrived(&mut self, received: Time) {
+        self.changes.latest = self.changes.latest.max(Some(received));
+    }
+
+    fn source(&self, box_id: &BoxId, device: Option<&DeviceId>) -> u32 {
+        let known = unlocked(self.sources.read()).get(box_id, device);
+        known.unwrap_or_else(|| unlocked(self.sources.write()).add(box_id, device))
+    }
+
+    /// Takes note of something that has no place in an epoch.
+    fn seen(&mut self, box_id: &BoxId, received: Time) -> Result<(), CatalogError> {
+        self.source(box_id, None);
+        let key = Key::new(kind::BOX).text(box_id.as_str()).0;
+        let known: Option<Time> = self.view().get(&key)?;
+        if known.is_none_or(|known| known < received) {
+            self.put(key, &received);
+        }
+        Ok(())
+    }
+
+    /// The counts of an epoch, to be changed.
+    fn epoch(&mut self, box_id: &BoxId, epoch: Epoch) -> Result<&mut EpochValue, CatalogError> {
+        let place = (self.source(box_id, None), epoch);
+        if !self.changes.epochs.contains_key(&place) {
+            let value = match self.state.epochs.get(&place) {
+                Some(known) => known.value,
+                None => self.view().get(&epoch_key(box_id, epoch))?.unwrap_or_default(),
+            };
+            self.changes.epochs.insert(place, value);
+        }
+        Ok(self.changes.epochs.get_mut(&place).expect("put there above"))
+    }
+
+    fn refused(&mut self, position: u64, value: RefusedValue) -> Result<(), CatalogError> {
+        let box_id = value.box_id.clone();
+        self.arrived(value.received);
+        let count_key = Key::new(kind::REFUSED_COUNT).text(box_id.as_str()).text(&value.reason).0;
+        let count: u64 = self.view().get(&count_key)?.unwrap_or(0);
+        self.put(count_key, &(count + 1));
+        match (value.epoch, value.sequence) {
+            (Some(epoch), Some(sequence)) => {
+                let mark = refused_mark(&box_id, epoch, sequence);
+                let is_new = !self.view().has(&mark)?;
+                self.put(mark, &());
+                let counts = self.epoch(&box_id, epoch)?;
+                counts.last_seen = counts.last_seen.max(value.received);
+                counts.upto = counts.upto.max(sequence);
+                counts.handed_over += u64::from(is_new);
+                counts.refused += 1;
+            }
+            _ => self.seen(&box_id, value.received)?,
+        }
+        self.put(Key::new(kind::REFUSED_BY_BOX).text(box_id.as_str()).number(position).0, &());
+        self.put(Key::new(kind::REFUSED).number(position).0, &value);
+        Ok(())
+    }
+
+    /// The truth has decided that the event is new, or a conflict; here nothing is looked up for most events.
+    fn event(&mut self, position: u64, arrived: &Arrived) -> Result<(), CatalogError> {
+        let Arrived { received, conflict, event, .. } = arrived;
+        let (received, conflict) = (*received, *conflict);
+        let (box_id, device) = (&event.source.box_id, event.source.device.as_ref());
+        self.arrived(received);
+        let counts = self.epoch(box_id, event.epoch)?;
+        counts.last_seen = counts.last_seen.max(received);
+        counts.upto = counts.upto.max(event.sequence);
+        counts.conflicts += u64::from(conflict);
+        // What was set aside and came again after a repair was counted then.
+        let was_refused =
+            counts.refused > 0 && self.view().has(&refused_mark(box_id, event.epoch, event.sequence))?;
+        self.epoch(box_id, event.epoch)?.handed_over += u64::from(!conflict && !was_refused);
+        let (placed, _, _) = place_in_time(event.time, event.time, device, &[], received);
+        self.changes.rows.push(Row {
+            time_us: placed.as_microsecond(),
+            offset: (position - self.state.start) as u32,
+            source: self.source(box_id, device),
+            kind: kind_code(wire::event_type(&event.data)),
+        });
+        match (&event.data, device) {
+            (EventData::Clip(cut), Some(device)) => self.clip(device, event, received, cut),
+            (EventData::Coverage(coverage), Some(device)) => self.span(device, event, received, coverage),
+            (EventData::Clock(c), _) => {
+                let correction = Correction {
+                    device: device.cloned(),
+                    from: c.from,
+                    upto: c.upto,
+                    correction_ms: c.correction_ms,
+                    uncertainty_ms: c.uncertainty_ms,
+                };
+                self.correction(position, box_id, correction)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn clip(
+        &mut self,
+        device: &DeviceId,
+        event: &Event,
+        received: Time,
+        cut: &ClipCut,
+    ) -> Result<(), CatalogError> {
+        if self.view().has(&Key::new(kind::CLIP_BY_ID).uuid(cut.clip).0)? {
+            return Ok(());
+        }
+        let box_id = event.source.box_id.clone();
+        let corrections = corrections(self.view(), &box_id)?;
+        let (placed_start, placed_end, basis) =
+            place_in_time(cut.start, cut.end, Some(device), &corrections, received);
+        let recorded =
+            Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(cut.start.as_microsecond());
+        self.put(recorded.uuid(cut.clip).0, &());
+        let value = ClipValue {
+            device: device.clone(),
+            box_id,
+            received,
+            clock: ClockValue {
+                source: event.clock.source,
+                sync: event.clock.sync,
+                offset_ms: event.clock.offset_ms,
+                uncertainty_ms: event.clock.uncertainty_ms,
+            },
+            start: cut.start,
+            end: cut.end,
+            motion_start: cut.motion_start,
+            motion_end: cut.motion_end,
+            peak_score: cut.peak_score,
+            bytes: cut.bytes,
+            sha256: cut.sha256.0,
+            video: cut.video.clone(),
+            thumbnail: cut.thumbnail.as_ref().map(|t| (t.sha256.0, t.bytes, t.time)),
+            run: cut.run,
+            first_fragment: cut.first_fragment,
+            fragments: cut.fragments.len() as u64,
+            placed_start,
+            placed_end,
+            basis,
+        };
+        self.put_clip(cut.clip, &value)
+    }
+
+    fn put_clip(&mut self, clip: Uuid, value: &ClipValue) -> Result<(), CatalogError> {
+        let start_us = value.placed_start.as_microsecond();
+        let length_us = value.placed_end.as_microsecond() - start_us;
+        self.device(&value.device, |d| d.clip_us_max = d.clip_us_max.max(length_us + 1))?;
+        let key = clip_key(&value.device, ClipKey { start_us, clip });
+        self.put(Key::new(kind::CLIP_BY_ID).uuid(clip).0, &key);
+        self.put(key, value);
+        Ok(())
+    }
+
+    fn device(
+        &mut self,
+        device: &DeviceId,
+        change: impl FnOnce(&mut DeviceValue),
+    ) -> Result<(), CatalogError> {
+        let key = Key::new(kind::DEVICE).text(device.as_str()).0;
+        let known: DeviceValue = self.view().get(&key)?.unwrap_or_default();
+        let mut value = known;
+        change(&mut value);
+        if value != known {
+            self.put(key, &value);
+        }
+        Ok(())
+    }
+
+    /// Keeps the correction and places anew the clips that were recorded in its span.
+    fn correction(
+        &mut self,
+        position: u64,
+        box_id: &BoxId,
+        correction: Correction,
+    ) -> Result<(), CatalogError> {
+        self.put(Key::new(kind::CORRECTION).text(box_id.as_str()).number(position).0, &correction);
+        let corrections = corrections(self.view(), box_id)?;
+        let recorded = |us: i64| Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(us);
+        let low = recorded(correction.from.as_microsecond()).uuid(Uuid::nil()).0;
+        let high = recorded(correction.upto.as_microsecond()).uuid(Uuid::max()).0;
+        for key in self.keys(low, high)? {
+            let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
+            let Some(old_key) = self.view().get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else {
+                continue;
+            };
+            let Some(mut value) = self.view().get::<ClipValue>(&old_key)? else { continue };
+            (value.placed_start, value.placed_end, value.basis) =
+                place_in_time(value.start, value.end, Some(&value.device), &corrections, value.received);
+            self.remove(old_key);
+            self.put_clip(clip, &value)?;
+        }
+        Ok(())
+    }
+
+    fn span(
+        &mut self,
+        device: &DeviceId,
+        event: &Event,
+        received: Time,
+        coverage: &Coverage,
+    ) -> Result<(), CatalogError> {
+        let by_id = Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(coverage.span).0;
+        if let Some(old_key) = self.view().get::<Vec<u8>>(&by_id)? {
+            if let Some(old) = self.view().get::<SpanValue>(&old_key)?
+                && !is_later(event, coverage, &old)
+            {
+                return Ok(());
+            }
+            self.remove(old_key);
+        }
+        let (start, upto, _) = place_in_time(coverage.start, coverage.upto, Some(device), &[], received);
+        let length_us = upto.as_microsecond() - start.as_microsecond();
+        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1))?;
+        let key =
+            Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(coverage.span).0;
+        let value = SpanValue {
+            box_id: event.source.box_id.clone(),
+            received,
+            epoch: event.epoch,
+            sequence: event.sequence,
+            cause: coverage.cause(),
+            start: coverage.start,
+            upto: coverage.upto,
+            open: coverage.open,
+            merkle_root: coverage.run.map(|run| run.merkle_root.0),
+            ring_from: coverage.ring_from,
+        };
+        self.put(by_id, &key);
+        self.put(key, &value);
+        Ok(())
+    }
+}
+
+/// The newest clock corrections of a box, oldest first.
+pub fn corrections(view: View<'_>, box_id: &BoxId) -> Result<Vec<Correction>, CatalogError> {
+    let prefix = Key::new(kind::CORRECTION).text(box_id.as_str()).0;
+    let mut newest = Vec::new();
+    for entry in view.prefix(&prefix, Order::Newest).take(INDEX_CORRECTIONS_MAX) {
+        let (key, value) = entry?;
+        newest.push(super::values::decode(&key, &value)?);
+    }
+    newest.reverse();
+    Ok(newest)
+}
+
+fn refused_mark(box_id: &BoxId, epoch: Epoch, sequence: u64) -> Vec<u8> {
+    Key::new(kind::REFUSED_SEQUENCE).text(box_id.as_str()).number(epoch.0).number(sequence).0
+}
+
+/// A report replaces an earlier one, in whatever order they arrive.
+fn is_later(event: &Event, coverage: &Coverage, old: &SpanValue) -> bool {
+    if event.epoch == old.epoch {
+        return event.sequence > old.sequence;
+    }
+    (coverage.upto, !coverage.open) > (old.upto, !old.open)
+}

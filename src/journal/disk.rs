@@ -61,13 +61,9 @@ pub trait DiskFile: ReadAt {
     /// Makes contents and length durable.
     fn sync(&self) -> io::Result<()>;
 
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 
     fn modified(&self) -> io::Result<SystemTime>;
-
-    fn is_empty(&self) -> io::Result<bool> {
-        self.len().map(|bytes| bytes == 0)
-    }
 }
 
 /// The disk of this machine.
@@ -160,7 +156,7 @@ impl DiskFile for File {
         self.sync_data()
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.metadata().map(|meta| meta.len())
     }
 

@@ -577,7 +577,7 @@ impl DiskFile for SimFile {
         Err(injected())
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         let mut state = self.lock_state();
         state.check_alive(self.life)?;
         Ok(state.inode(self.file)?.shown.len() as u64)

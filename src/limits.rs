@@ -49,6 +49,19 @@ pub const TIME_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub const JOURNAL_SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Largest record of a journal.
 pub const JOURNAL_RECORD_BYTES_MAX: usize = 1 << 20;
+/// Records that are packed and read back together; a larger record has a frame of its own.
+pub const JOURNAL_FRAME_BYTES_MAX: usize = 256 << 10;
+/// Less than this is not worth packing.
+pub const JOURNAL_PACK_BYTES_MIN: usize = 1 << 10;
+/// Unpacked frames that readers by number share, and segments that they keep open.
+pub const JOURNAL_CACHE_FRAMES_MAX: usize = 8;
+pub const JOURNAL_CACHE_SEGMENTS_MAX: usize = 8;
+/// Requests of group commit that wait for the journal's thread; callers beyond it wait their turn.
+pub const JOURNAL_REQUESTS_MAX: usize = 1024;
+/// Requests that share one sync.
+pub const JOURNAL_GROUP_MAX: usize = 512;
+/// Pause before a journal that could not be written is opened anew.
+pub const JOURNAL_REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 // --- edge ---
 /// Events accepted but not yet read by the uplink.

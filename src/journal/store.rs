@@ -1,12 +1,17 @@
-//! A directory of segments: open and recover, append, sync, read, drop the oldest.
+//! A directory of segments: open and recover, append, sync, drop the oldest. The one writer.
+//!
+//! Owns what is durable. Reading is [`super::read`]'s.
 
-use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::segment::{self, HEADER_BYTES, RECORD_HEADER_BYTES};
-use crate::limits::{JOURNAL_RECORD_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MAX};
+use super::disk::{Access, Disk, DiskFile, ReadAt, RealDisk};
+use super::read::{Extent, MARKED_LOST, Reader, Records, list_segments};
+use super::scan::{OpenError, Scan, Step, Want};
+use super::segment::{self, Frame, HEADER_BYTES, Header, HeaderError, Kind, Packer};
+use crate::limits::{JOURNAL_FRAME_BYTES_MAX, JOURNAL_RECORD_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MAX};
 
 #[cfg(test)]
 mod tests;
@@ -22,14 +27,19 @@ pub enum JournalError {
     RecordSize { bytes: usize },
     #[error("journal {path}: an earlier write failed ({why}); it must be opened anew")]
     Poisoned { path: PathBuf, why: String },
+    #[error("journal {path} can't be read")]
+    Version { path: PathBuf, source: HeaderError },
+    #[error(transparent)]
+    Damaged(#[from] Damage),
 }
 
 /// What opening found.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Recovery {
-    /// Bytes of a torn tail that were cut off the last segment. They held no durable record.
+    /// Bytes of a torn tail that were cut off the last segment. Nothing says that they held a durable record.
     pub torn_bytes: u64,
-    /// Damage in older segments; it stays where it is.
+    /// Damage in the last segment; it stays where it is. Older segments are not read when a journal is opened:
+    /// who reads them hears of theirs.
     pub damage: Vec<Damage>,
 }
 
@@ -44,82 +54,110 @@ pub struct Damage {
     pub last_lost: u64,
 }
 
-/// One record as it was appended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    pub number: u64,
-    pub payload: Vec<u8>,
+/// How a journal is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// A segment is closed when it reaches this size.
+    pub segment_bytes_max: u64,
 }
 
-/// What a reader yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
-    Record(Record),
-    Damage(Damage),
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes_max: JOURNAL_SEGMENT_BYTES_MAX }
+    }
 }
 
 /// The one writer of a directory.
 pub struct Journal {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// First record number of each segment, oldest first; the last one is open for writing.
-    segments: Vec<u64>,
-    file: File,
-    file_bytes: u64,
+    options: Options,
+    /// Oldest first; the last one is open for writing.
+    segments: Vec<Segment>,
+    open: OpenSegment,
+    /// Number that the next record gets.
     next: u64,
-    buffer: Vec<u8>,
+    /// Records below this are synced.
+    durable: u64,
+    /// Records of the frame that is being gathered, and how many.
+    raw: Vec<u8>,
+    raw_count: u32,
+    /// Whole frames that the next sync writes.
+    sealed: Vec<u8>,
+    packer: Packer,
+    records: Records,
     poisoned: Option<String>,
-    segment_bytes_max: u64,
-    _lock: File,
+    _lock: Box<dyn Send + Sync>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    first: u64,
+    bytes: u64,
+}
+
+/// The segment that is being written.
+struct OpenSegment {
+    file: Arc<dyn DiskFile>,
+    salt: u32,
+    /// Where the next frame goes; all before is synced.
+    bytes: u64,
+    /// Records below this are known as synced to who reads the file.
+    marked: u64,
 }
 
 impl Journal {
     /// Opens or creates the journal in `dir`, cuts a torn tail off, and says what was found.
     pub fn open(dir: &Path) -> Result<(Self, Recovery), JournalError> {
-        Self::open_with(dir, JOURNAL_SEGMENT_BYTES_MAX)
+        Self::open_on(Arc::new(RealDisk), dir, Options::default())
     }
 
     /// As [`Journal::open`], with segments of another size.
     pub fn open_with(dir: &Path, segment_bytes_max: u64) -> Result<(Self, Recovery), JournalError> {
-        std::fs::create_dir_all(dir).map_err(|e| io_error("create", dir, e))?;
-        let lock = take_lock(dir)?;
-        let mut segments = list_segments(dir)?;
+        Self::open_on(Arc::new(RealDisk), dir, Options { segment_bytes_max })
+    }
+
+    /// As [`Journal::open`], on any disk.
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<(Self, Recovery), JournalError> {
+        disk.create_dir_all(dir).map_err(|e| io_error("create", dir, e))?;
+        let lock = take_lock(disk.as_ref(), dir)?;
+        let mut segments = Vec::new();
+        for first in list_segments(disk.as_ref(), dir)? {
+            let path = dir.join(segment::file_name(first));
+            let file = disk.open(&path, Access::Read);
+            let bytes = file.and_then(|file| file.size()).map_err(|e| io_error("read", &path, e))?;
+            segments.push(Segment { first, bytes });
+        }
+        if let Some(oldest) = segments.first() {
+            check_version(disk.as_ref(), &dir.join(segment::file_name(oldest.first)))?;
+        }
         let mut recovery = Recovery::default();
-        for pair in segments.windows(2) {
-            recovery.damage.extend(check_segment(dir, pair[0], pair[1])?);
-        }
-        // A last segment with a torn header never held a durable record: take it away and use its number.
-        let mut first_of_new = 0;
-        if let Some(&last) = segments.last() {
-            let path = dir.join(segment::file_name(last));
-            let mut header = Vec::new();
-            File::open(&path)
-                .and_then(|f| f.take(HEADER_BYTES).read_to_end(&mut header))
-                .map_err(|e| io_error("read", &path, e))?;
-            if segment::decode_header(&header).is_err() && holds_no_record(&path)? {
-                recovery.torn_bytes +=
-                    std::fs::metadata(&path).map_err(|e| io_error("read", &path, e))?.len();
-                std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
-                segments.pop();
-                first_of_new = last;
-            }
-        }
-        let (file, file_bytes, next) = match segments.last() {
-            Some(&last) if first_of_new == 0 => open_last(dir, last, &mut recovery)?,
-            _ => {
-                let (file, bytes) = create_segment(dir, first_of_new)?;
-                segments.push(first_of_new);
-                (file, bytes, first_of_new)
+        let unborn = take_away_unborn(disk.as_ref(), dir, &mut segments, &mut recovery)?;
+        let (open, next) = match (unborn, segments.last()) {
+            (None, Some(last)) => recover_last(disk.as_ref(), dir, last.first, &mut recovery)?,
+            (begin_at, _) => {
+                // What stands before an unborn segment was synced whole, so it stays closed.
+                let begin_at = begin_at.unwrap_or(0);
+                segments.push(Segment { first: begin_at, bytes: HEADER_BYTES });
+                (create_segment(disk.as_ref(), dir, begin_at)?, begin_at)
             }
         };
+        segments.last_mut().expect("always one").bytes = open.bytes;
+        let extent = Extent { segments: segments.iter().map(|segment| segment.first).collect(), durable: next };
         let journal = Self {
+            records: Records::new(disk.clone(), dir, extent),
+            disk,
             dir: dir.to_owned(),
+            options,
             segments,
-            file,
-            file_bytes,
+            open,
             next,
-            buffer: Vec::new(),
+            durable: next,
+            raw: Vec::new(),
+            raw_count: 0,
+            sealed: Vec::new(),
+            packer: Packer::default(),
             poisoned: None,
-            segment_bytes_max,
             _lock: lock,
         };
         Ok((journal, recovery))
@@ -130,9 +168,14 @@ impl Journal {
         self.next
     }
 
+    /// Records below this number are durable.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
     /// Number of the oldest record that is still here.
     pub fn first(&self) -> u64 {
-        self.segments[0]
+        self.segments[0].first
     }
 
     pub fn dir(&self) -> &Path {
@@ -145,77 +188,117 @@ impl Journal {
         if !(1..=JOURNAL_RECORD_BYTES_MAX).contains(&payload.len()) {
             return Err(JournalError::RecordSize { bytes: payload.len() });
         }
-        let pending = self.file_bytes + self.buffer.len() as u64;
-        if pending >= self.segment_bytes_max && pending > HEADER_BYTES {
+        let pending = self.open.bytes + (self.sealed.len() + self.raw.len()) as u64;
+        if pending >= self.options.segment_bytes_max && pending > HEADER_BYTES {
             self.roll()?;
         }
+        if self.raw.len() + segment::record_bytes_max(payload) > JOURNAL_FRAME_BYTES_MAX {
+            self.seal();
+        }
+        segment::push_record(payload, &mut self.raw);
+        self.raw_count += 1;
         let number = self.next;
-        segment::encode_record(number, payload, &mut self.buffer);
         self.next += 1;
         Ok(number)
     }
 
-    /// Makes every appended record durable (one write, one fdatasync).
+    /// Makes every appended record durable (one write, one sync).
     pub fn sync(&mut self) -> Result<(), JournalError> {
         self.check_poison()?;
-        if self.buffer.is_empty() {
+        self.seal();
+        if self.sealed.is_empty() {
             return Ok(());
         }
-        let path = self.dir.join(segment::file_name(*self.segments.last().expect("always one")));
-        let written = self.file.write_all(&self.buffer).and_then(|()| self.file.sync_data());
+        let file = &self.open.file;
+        let written = file.write_at(self.open.bytes, &self.sealed).and_then(|()| file.sync());
         if let Err(error) = written {
+            let path = self.open_path();
             self.poisoned = Some(error.to_string());
             return Err(io_error("write", &path, error));
         }
-        self.file_bytes += self.buffer.len() as u64;
-        self.buffer.clear();
+        self.open.bytes += self.sealed.len() as u64;
+        self.open.marked = self.durable;
+        self.segments.last_mut().expect("always one").bytes = self.open.bytes;
+        self.sealed.clear();
+        self.durable = self.next;
+        self.records.set_extent(|extent| extent.durable = self.durable);
         Ok(())
     }
 
     /// The durable records from `from` on, in order. Records appended later are not seen.
     pub fn read(&self, from: u64) -> Reader {
-        Reader::new(self.dir.clone(), self.segments.clone(), from, self.durable_next())
+        self.records.read(from)
+    }
+
+    /// One durable record.
+    pub fn read_record(&self, number: u64) -> Result<Option<super::Record>, JournalError> {
+        self.records.read_record(number)
+    }
+
+    /// What is durable, for other threads to read.
+    pub fn records(&self) -> Records {
+        self.records.clone()
     }
 
     /// Removes whole segments that hold only records below `number`. Returns how many.
     pub fn drop_before(&mut self, number: u64) -> Result<usize, JournalError> {
         let mut dropped = 0;
-        while self.segments.len() > 1 && self.segments[1] <= number {
-            let path = self.dir.join(segment::file_name(self.segments[0]));
-            std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+        let mut result = Ok(());
+        while self.segments.len() > 1 && self.segments[1].first <= number {
+            let path = self.path(self.segments[0].first);
+            // Readers first: they must not look for what is being removed.
+            self.records.set_extent(|extent| {
+                extent.segments.remove(0);
+            });
             self.segments.remove(0);
             dropped += 1;
+            match self.disk.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    result = Err(io_error("remove", &path, error));
+                    break;
+                }
+                _ => {}
+            }
         }
-        Ok(dropped)
+        if dropped > 0 {
+            let synced = self.disk.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e));
+            result = result.and(synced);
+        }
+        result.map(|()| dropped)
     }
 
     /// First record of each segment with the segment's file, oldest first.
     pub fn segments(&self) -> impl Iterator<Item = (u64, PathBuf)> + '_ {
-        self.segments.iter().map(|&first| (first, self.dir.join(segment::file_name(first))))
+        self.segments.iter().map(|segment| (segment.first, self.path(segment.first)))
+    }
+
+    /// When the segment that begins with `first` was written last.
+    pub fn modified(&self, first: u64) -> Result<SystemTime, JournalError> {
+        let path = self.path(first);
+        let file = self.disk.open(&path, Access::Read);
+        file.and_then(|file| file.modified()).map_err(|e| io_error("read", &path, e))
     }
 
     /// Bytes of all segments on disk.
     pub fn bytes(&self) -> u64 {
-        self.segments().filter_map(|(_, path)| std::fs::metadata(path).ok()).map(|m| m.len()).sum()
+        self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
     /// Closes the open segment and starts the next, so that the closed one can be dropped later.
     pub fn roll(&mut self) -> Result<(), JournalError> {
         self.sync()?;
-        if self.file_bytes <= HEADER_BYTES {
+        if self.segments.last().expect("always one").first == self.next {
             return Ok(());
         }
-        let made = create_segment(&self.dir, self.next);
-        let (file, bytes) = match made {
-            Ok(made) => made,
+        match create_segment(self.disk.as_ref(), &self.dir, self.next) {
+            Ok(open) => self.open = open,
             Err(error) => {
                 self.poisoned = Some(error.to_string());
                 return Err(error);
             }
-        };
-        self.file = file;
-        self.file_bytes = bytes;
-        self.segments.push(self.next);
+        }
+        self.segments.push(Segment { first: self.next, bytes: HEADER_BYTES });
+        self.records.set_extent(|extent| extent.segments.push(self.next));
         Ok(())
     }
 
@@ -223,30 +306,52 @@ impl Journal {
     /// synced is gone, also where it reached the file: after a failed sync the kernel may show what is not on the
     /// disk. So is a segment that could not be made whole: it would claim numbers that the open one goes on with.
     pub fn reopen(&mut self) -> Result<Recovery, JournalError> {
+        let last = self.segments.last().expect("always one").first;
         let mut recovery = Recovery::default();
-        let last = *self.segments.last().expect("always one");
-        for stray in list_segments(&self.dir)?.into_iter().filter(|&first| first > last) {
-            let path = self.dir.join(segment::file_name(stray));
-            std::fs::remove_file(&path).map_err(|e| io_error("remove", &path, e))?;
+        for stray in list_segments(self.disk.as_ref(), &self.dir)?.into_iter().filter(|&first| first > last) {
+            let path = self.path(stray);
+            self.disk.remove(&path).map_err(|e| io_error("remove", &path, e))?;
         }
-        let path = self.dir.join(segment::file_name(last));
-        recovery.torn_bytes = cut_back(&path, self.file_bytes).map_err(|e| io_error("cut", &path, e))?;
-        let (file, file_bytes, next) = open_last(&self.dir, last, &mut recovery)?;
-        (self.file, self.file_bytes, self.next) = (file, file_bytes, next);
-        self.buffer.clear();
+        // Before anything is appended: the stray one must not come back behind it.
+        self.disk.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e))?;
+        let path = self.path(last);
+        let cut = || {
+            let file = self.disk.open(&path, Access::Write)?;
+            let torn_bytes = file.size()?.saturating_sub(self.open.bytes);
+            file.set_len(self.open.bytes)?;
+            file.sync()?;
+            Ok((file, torn_bytes))
+        };
+        let (file, torn_bytes) = cut().map_err(|e| io_error("cut", &path, e))?;
+        recovery.torn_bytes = torn_bytes;
+        self.open.file = file;
+        self.next = self.durable;
+        self.raw.clear();
+        self.raw_count = 0;
+        self.sealed.clear();
+        self.records.forget();
         self.poisoned = None;
         Ok(recovery)
     }
 
-    fn durable_next(&self) -> u64 {
-        let mut at = 0;
-        let mut pending = 0;
-        while at < self.buffer.len() {
-            let length = u32::from_le_bytes(self.buffer[at..at + 4].try_into().expect("four bytes"));
-            at += RECORD_HEADER_BYTES as usize + length as usize;
-            pending += 1;
+    /// Closes the frame that is being gathered.
+    fn seal(&mut self) {
+        if self.raw_count == 0 {
+            return;
         }
-        self.next - pending
+        let first = self.next - u64::from(self.raw_count);
+        let salt = self.open.salt;
+        self.packer.add_frame(salt, first, self.raw_count, self.durable, &self.raw, &mut self.sealed);
+        self.raw.clear();
+        self.raw_count = 0;
+    }
+
+    fn path(&self, first: u64) -> PathBuf {
+        self.dir.join(segment::file_name(first))
+    }
+
+    fn open_path(&self) -> PathBuf {
+        self.path(self.segments.last().expect("always one").first)
     }
 
     fn check_poison(&self) -> Result<(), JournalError> {
@@ -257,251 +362,171 @@ impl Journal {
     }
 }
 
-/// Reads records in order; damage is an item of its own, and reading goes on at the next segment.
-pub struct Reader {
-    dir: PathBuf,
-    segments: VecDeque<u64>,
-    open: Option<OpenSegment>,
-    from: u64,
-    until: u64,
-}
-
-struct OpenSegment {
-    path: PathBuf,
-    file: BufReader<File>,
-    offset: u64,
-    number: u64,
-}
-
-impl Reader {
-    fn new(dir: PathBuf, segments: Vec<u64>, from: u64, until: u64) -> Self {
-        let skip = segments.partition_point(|&first| first <= from).saturating_sub(1);
-        Self { dir, segments: segments.into_iter().skip(skip).collect(), open: None, from, until }
-    }
-
-    /// Reads a journal that another process may have open; sees what stands in its files now.
-    pub fn of_dir(dir: &Path, from: u64) -> Result<Self, JournalError> {
-        Ok(Self::new(dir.to_owned(), list_segments(dir)?, from, u64::MAX))
-    }
-
-    fn read_next(&mut self) -> Result<Option<Item>, JournalError> {
-        loop {
-            if self.open.is_none() {
-                let Some(first) = self.segments.pop_front() else { return Ok(None) };
-                if first >= self.until {
-                    return Ok(None);
-                }
-                let path = self.dir.join(segment::file_name(first));
-                match open_for_reading(&path, first) {
-                    Ok(open) => self.open = Some(open),
-                    Err(OpenError::Io(error)) => return Err(io_error("read", &path, error)),
-                    Err(OpenError::Bad(why)) => return Ok(Some(self.damage(path, 0, why, first))),
-                }
-            }
-            let open = self.open.as_mut().expect("opened above");
-            if open.number >= self.until {
-                return Ok(None);
-            }
-            let (number, offset) = (open.number, open.offset);
-            match open.next_record() {
-                Ok(Some(record)) if record.number < self.from => continue,
-                Ok(Some(record)) => return Ok(Some(Item::Record(record))),
-                Ok(None) => {
-                    let path = open.path.clone();
-                    self.open = None;
-                    match self.segments.front() {
-                        Some(&next) if next != number => {
-                            let why = "the file ends early".to_owned();
-                            return Ok(Some(self.damage(path, offset, why, number)));
-                        }
-                        _ => continue,
-                    }
-                }
-                Err(OpenError::Io(error)) => return Err(io_error("read", &open.path, error)),
-                Err(OpenError::Bad(why)) => {
-                    let path = open.path.clone();
-                    self.open = None;
-                    if self.segments.is_empty() && self.until == u64::MAX {
-                        // The tail of a journal that is being written: not damage.
-                        return Ok(None);
-                    }
-                    return Ok(Some(self.damage(path, offset, why, number)));
-                }
+impl Drop for Journal {
+    /// Marks the last frame as synced, so that damage to it will not be taken for a torn write. The mark itself is
+    /// not synced: nothing depends on it.
+    fn drop(&mut self) {
+        if self.poisoned.is_none() && self.open.marked < self.durable {
+            let mark = Frame::without_payload(self.open.salt, self.durable, 0).encode();
+            if let Err(error) = self.open.file.write_at(self.open.bytes, &mark) {
+                tracing::debug!(dir = %self.dir.display(), %error, "journal closed without a mark");
             }
         }
     }
+}
 
-    fn damage(&self, path: PathBuf, offset: u64, why: String, first_lost: u64) -> Item {
-        let next = self.segments.front().copied().unwrap_or(self.until);
-        Item::Damage(Damage { path, offset, why, first_lost, last_lost: next.saturating_sub(1) })
+/// Refuses a journal of another version, before anything is changed.
+fn check_version(disk: &dyn Disk, path: &Path) -> Result<(), JournalError> {
+    let mut bytes = [0; HEADER_BYTES as usize];
+    let read = disk.open(path, Access::Read).and_then(|file| file.read_at(0, &mut bytes));
+    let got = read.map_err(|e| io_error("read", path, e))?;
+    match Header::decode(&bytes[..got]) {
+        Err(source @ HeaderError::Version(_)) => Err(JournalError::Version { path: path.to_owned(), source }),
+        _ => Ok(()),
     }
 }
 
-impl Iterator for Reader {
-    type Item = Result<Item, JournalError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.read_next().transpose()
+/// Takes a last segment away whose header was never whole, and returns its number: it held no record.
+fn take_away_unborn(
+    disk: &dyn Disk,
+    dir: &Path,
+    segments: &mut Vec<Segment>,
+    recovery: &mut Recovery,
+) -> Result<Option<u64>, JournalError> {
+    let Some(&last) = segments.last() else { return Ok(None) };
+    let path = dir.join(segment::file_name(last.first));
+    let file = disk.open(&path, Access::Read);
+    if !file.and_then(|file| is_unborn(file.as_ref())).map_err(|e| io_error("read", &path, e))? {
+        return Ok(None);
     }
+    disk.remove(&path).map_err(|e| io_error("remove", &path, e))?;
+    disk.sync_dir(dir).map_err(|e| io_error("sync", dir, e))?;
+    recovery.torn_bytes += last.bytes;
+    segments.pop();
+    Ok(Some(last.first))
 }
 
-enum OpenError {
-    Io(io::Error),
-    Bad(String),
-}
-
-impl OpenSegment {
-    /// The next record, or None at a clean end.
-    fn next_record(&mut self) -> Result<Option<Record>, OpenError> {
-        let mut header = [0; RECORD_HEADER_BYTES as usize];
-        match read_up_to(&mut self.file, &mut header).map_err(OpenError::Io)? {
-            0 => return Ok(None),
-            n if n < header.len() => return Err(OpenError::Bad("the last record is cut off".into())),
-            _ => {}
+/// True if the header is not whole and nothing but zeros stands behind it.
+pub(super) fn is_unborn(file: &dyn ReadAt) -> io::Result<bool> {
+    let mut bytes = vec![0; 64 << 10];
+    let mut at = file.read_at(0, &mut bytes[..HEADER_BYTES as usize])? as u64;
+    if !matches!(Header::decode(&bytes[..at as usize]), Err(HeaderError::Bad(_))) {
+        return Ok(false);
+    }
+    loop {
+        let got = file.read_at(at, &mut bytes)?;
+        if bytes[..got].iter().any(|&byte| byte != 0) {
+            return Ok(false);
         }
-        let record = segment::decode_record_header(header).map_err(OpenError::Bad)?;
-        let Some(record) = record else {
-            return Err(OpenError::Bad("zeros where a record should be".into()));
-        };
-        let mut payload = vec![0; record.length];
-        if read_up_to(&mut self.file, &mut payload).map_err(OpenError::Io)? < record.length {
-            return Err(OpenError::Bad("the last record is cut off".into()));
+        if got == 0 {
+            return Ok(true);
         }
-        let length = header[..4].try_into().expect("four bytes");
-        if segment::record_crc(self.number, length, &payload) != record.crc {
-            return Err(OpenError::Bad(format!("the checksum of record {} is wrong", self.number)));
-        }
-        let number = self.number;
-        self.number += 1;
-        self.offset += RECORD_HEADER_BYTES + record.length as u64;
-        Ok(Some(Record { number, payload }))
+        at += got as u64;
     }
 }
 
-fn open_for_reading(path: &Path, first: u64) -> Result<OpenSegment, OpenError> {
-    let mut file = BufReader::with_capacity(256 << 10, File::open(path).map_err(OpenError::Io)?);
-    let mut header = [0; HEADER_BYTES as usize];
-    let got = read_up_to(&mut file, &mut header).map_err(OpenError::Io)?;
-    let says = segment::decode_header(&header[..got]).map_err(OpenError::Bad)?;
-    if says != first {
-        return Err(OpenError::Bad(format!("its name says record {first}, its header record {says}")));
-    }
-    Ok(OpenSegment { path: path.to_owned(), file, offset: HEADER_BYTES, number: first })
-}
-
-fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match file.read(&mut buffer[got..]) {
-            Ok(0) => break,
-            Ok(n) => got += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(got)
-}
-
-/// Opens the last segment for writing behind its last good record.
-fn open_last(dir: &Path, first: u64, recovery: &mut Recovery) -> Result<(File, u64, u64), JournalError> {
+/// Opens the last segment for writing behind its last good frame. Returns the next record's number with it.
+fn recover_last(
+    disk: &dyn Disk,
+    dir: &Path,
+    first: u64,
+    recovery: &mut Recovery,
+) -> Result<(OpenSegment, u64), JournalError> {
     let path = dir.join(segment::file_name(first));
-    let mut open = match open_for_reading(&path, first) {
-        Ok(open) => open,
+    let file = disk.open(&path, Access::Write).map_err(|e| io_error("open", &path, e))?;
+    let mut scan = match Scan::begin(file.clone(), first, u64::MAX) {
+        Ok((scan, None)) => scan,
+        Ok((scan, Some(why))) => {
+            tracing::error!(path = %path.display(), %why, "journal header is damaged; no record is lost by it");
+            scan
+        }
         Err(OpenError::Io(error)) => return Err(io_error("read", &path, error)),
-        Err(OpenError::Bad(why)) => {
-            let error = io::Error::new(io::ErrorKind::InvalidData, why);
-            return Err(io_error("read the header of", &path, error));
+        Err(OpenError::Header(source @ HeaderError::Version(_))) => {
+            return Err(JournalError::Version { path, source });
+        }
+        Err(OpenError::Header(HeaderError::Bad(why))) => {
+            return Err(Damage { path, offset: 0, why, first_lost: first, last_lost: u64::MAX }.into());
         }
     };
-    loop {
-        match open.next_record() {
-            Ok(Some(_)) => {}
-            Ok(None) | Err(OpenError::Bad(_)) => break,
-            Err(OpenError::Io(error)) => return Err(io_error("read", &path, error)),
-        }
-    }
-    let mut file = OpenOptions::new().write(true).open(&path).map_err(|e| io_error("open", &path, e))?;
-    let length = file.metadata().map_err(|e| io_error("read", &path, e))?.len();
-    if length > open.offset {
-        recovery.torn_bytes += length - open.offset;
-        file.set_len(open.offset).map_err(|e| io_error("cut", &path, e))?;
-    }
-    // A process that was killed may have written this without a sync; who reads it takes it for durable.
-    file.sync_all().and_then(|()| File::open(dir)?.sync_all()).map_err(|e| io_error("sync", &path, e))?;
-    file.seek(SeekFrom::End(0)).map_err(|e| io_error("open", &path, e))?;
-    Ok((file, open.offset, open.number))
-}
-
-/// Shortens a file; returns by how many bytes.
-fn cut_back(path: &Path, to_bytes: u64) -> io::Result<u64> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    let too_many = file.metadata()?.len().saturating_sub(to_bytes);
-    if too_many > 0 {
-        file.set_len(to_bytes)?;
-    }
-    Ok(too_many)
-}
-
-fn check_segment(dir: &Path, first: u64, next: u64) -> Result<Option<Damage>, JournalError> {
-    let mut reader = Reader::new(dir.to_owned(), vec![first], first, next);
-    let mut expected = first;
-    loop {
-        match reader.read_next()? {
-            Some(Item::Record(record)) => expected = record.number + 1,
-            Some(Item::Damage(damage)) => return Ok(Some(damage)),
-            None if expected == next => return Ok(None),
-            None => {
-                let path = dir.join(segment::file_name(first));
-                let why = "the file ends early".to_owned();
-                return Ok(Some(Damage { path, offset: 0, why, first_lost: expected, last_lost: next - 1 }));
+    // Bytes from here on are not known to be synced.
+    let mut unmarked_at = 0;
+    let mut marked = first;
+    let mut damage = |offset, why, first_lost, next: u64| {
+        recovery.damage.push(Damage { path: path.clone(), offset, why, first_lost, last_lost: next - 1 });
+    };
+    let (end, next) = loop {
+        let place = scan.place();
+        match scan.step(0, Want::Checked).map_err(|e| io_error("read", &path, e))? {
+            Step::End => break place,
+            Step::Frame { offset, frame } => {
+                if frame.durable_upto > marked {
+                    marked = frame.durable_upto;
+                    unmarked_at = offset;
+                }
+                if frame.kind == Kind::Lost {
+                    damage(offset, MARKED_LOST.to_owned(), frame.first, frame.end());
+                }
             }
+            Step::Bad(bad) => match bad.next {
+                Some((_, next)) if bad.was_durable() => damage(bad.offset, bad.why, bad.first_lost, next),
+                _ => break place,
+            },
         }
+    };
+    let tidy = || {
+        let size = file.size()?;
+        if size > end {
+            file.set_len(end)?;
+        }
+        // A write that was killed, or whose sync failed, may be shown without being on the disk, and held for
+        // clean. Written again it is dirty again, and this sync says the truth.
+        write_again(file.as_ref(), unmarked_at, end)?;
+        file.sync()?;
+        disk.sync_dir(dir)?;
+        Ok(size.saturating_sub(end))
+    };
+    recovery.torn_bytes += tidy().map_err(|e| io_error("sync", &path, e))?;
+    Ok((OpenSegment { salt: scan.salt(), file, bytes: end, marked }, next))
+}
+
+fn write_again(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut bytes = vec![0; (to - from).min(1 << 20) as usize];
+    let mut at = from;
+    while at < to {
+        let part = (to - at).min(bytes.len() as u64) as usize;
+        let got = file.read_at(at, &mut bytes[..part])?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(at, &bytes[..got])?;
+        at += got as u64;
     }
+    Ok(())
 }
 
-/// True if the file has nothing behind its (bad) header but zeros or nothing.
-fn holds_no_record(path: &Path) -> Result<bool, JournalError> {
-    let bytes = std::fs::read(path).map_err(|e| io_error("read", path, e))?;
-    Ok(bytes.len() <= HEADER_BYTES as usize || bytes[HEADER_BYTES as usize..].iter().all(|&b| b == 0))
-}
-
-fn create_segment(dir: &Path, first: u64) -> Result<(File, u64), JournalError> {
+fn create_segment(disk: &dyn Disk, dir: &Path, first: u64) -> Result<OpenSegment, JournalError> {
     let path = dir.join(segment::file_name(first));
+    let salt = disk.draw();
     let make = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        file.write_all(&segment::encode_header(first))?;
-        file.sync_all()?;
-        File::open(dir)?.sync_all()?;
+        let file = disk.create(&path)?;
+        file.write_at(0, &Header { first, salt }.encode())?;
+        file.sync()?;
+        disk.sync_dir(dir)?;
         Ok(file)
     };
-    make().map(|file| (file, HEADER_BYTES)).map_err(|e| io_error("create", &path, e))
+    let file = make().map_err(|e| io_error("create", &path, e))?;
+    Ok(OpenSegment { file, salt, bytes: HEADER_BYTES, marked: first })
 }
 
-fn list_segments(dir: &Path) -> Result<Vec<u64>, JournalError> {
-    let mut segments = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|e| io_error("list", dir, e))? {
-        let entry = entry.map_err(|e| io_error("list", dir, e))?;
-        segments.extend(entry.file_name().to_str().and_then(segment::parse_file_name));
-    }
-    segments.sort_unstable();
-    Ok(segments)
-}
-
-fn take_lock(dir: &Path) -> Result<File, JournalError> {
+pub(super) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, JournalError> {
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(|e| io_error("create", &path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Locked { path: dir.to_owned() }),
-        Err(std::fs::TryLockError::Error(e)) => Err(io_error("lock", &path, e)),
+    match disk.lock(&path) {
+        Ok(Some(lock)) => Ok(lock),
+        Ok(None) => Err(JournalError::Locked { path: dir.to_owned() }),
+        Err(error) => Err(io_error("lock", &path, error)),
     }
 }
 
-fn io_error(what: &'static str, path: &Path, source: io::Error) -> JournalError {
+pub(super) fn io_error(what: &'static str, path: &Path, source: io::Error) -> JournalError {
     JournalError::Io { what, path: path.to_owned(), source }
 }

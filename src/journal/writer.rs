@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::store::{Journal, JournalError};
-use crate::limits::JOURNAL_RECORD_BYTES_MAX;
+use crate::limits::{JOURNAL_GROUP_MAX, JOURNAL_RECORD_BYTES_MAX, JOURNAL_REOPEN_PAUSE, JOURNAL_REQUESTS_MAX};
 
 type Outcome = Result<Range<u64>, Arc<JournalError>>;
 type Answer = oneshot::Sender<Outcome>;
@@ -23,15 +22,10 @@ pub struct Writer {
     requests: mpsc::Sender<Request>,
 }
 
-/// Commits that wait for the thread; callers beyond it wait their turn.
-const REQUESTS_MAX: usize = 1024;
-/// Requests that share one fdatasync.
-const GROUP_MAX: usize = 512;
-
 impl Writer {
     /// Hands `journal` to a thread. It ends, and the journal is closed, when the last handle is gone.
     pub fn start(journal: Journal, name: &str) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
-        let (requests, queue) = mpsc::channel(REQUESTS_MAX);
+        let (requests, queue) = mpsc::channel(JOURNAL_REQUESTS_MAX);
         let thread =
             std::thread::Builder::new().name(name.to_owned()).spawn(move || serve(journal, queue))?;
         Ok((Self { requests }, thread))
@@ -60,7 +54,7 @@ fn thread_gone() -> JournalError {
 fn serve(mut journal: Journal, mut queue: mpsc::Receiver<Request>) {
     while let Some(first) = queue.blocking_recv() {
         let mut group = vec![first];
-        while group.len() < GROUP_MAX
+        while group.len() < JOURNAL_GROUP_MAX
             && let Ok(request) = queue.try_recv()
         {
             group.push(request);
@@ -72,9 +66,10 @@ fn serve(mut journal: Journal, mut queue: mpsc::Receiver<Request>) {
         }
         let synced = journal.sync().map_err(Arc::new);
         for (answer, range) in done {
-            let result = match &synced {
-                Ok(()) => range,
-                Err(error) => Err(error.clone()),
+            let result = match (&synced, range) {
+                // A segment that was closed on the way made the first ones durable before the rest failed.
+                (Err(error), Ok(range)) if range.end > journal.durable() => Err(error.clone()),
+                (_, range) => range,
             };
             // A caller that no longer waits does not change what is durable.
             let _ = answer.send(result);
@@ -98,8 +93,8 @@ fn append_all(journal: &mut Journal, payloads: &[Vec<u8>]) -> Result<Range<u64>,
 
 /// After a failed write: keeps refusing until the directory can be opened again.
 fn reopen(journal: &mut Journal) {
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(JOURNAL_REOPEN_PAUSE);
     if let Err(error) = journal.reopen() {
-        tracing::error!(%error, "journal can't be opened anew");
+        tracing::error!(dir = %journal.dir().display(), %error, "journal can't be opened anew");
     }
 }

@@ -50,7 +50,8 @@ pub struct Broker {
     pub connections: BTreeMap<u64, Client>,
     /// The hub's session: None if the broker never knew it or forgot it.
     pub hub: Option<HubSession>,
-    retained: BTreeMap<String, Vec<u8>>,
+    /// The last status of each box.
+    pub retained: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Default, Clone)]

@@ -192,7 +192,8 @@ impl World {
             Event::ToBroker { connection, message } => self.at_broker(connection, message),
             Event::PubAck { connection, token, outcome } => {
                 if let Some(n) = self.node_of(connection) {
-                    let messages = self.nodes[n].published(token, outcome, self.instant());
+                    let now = self.instant();
+                    let messages = self.nodes[n].published(token, outcome, now);
                     self.send(n, messages);
                 }
             }
@@ -265,13 +266,15 @@ impl World {
         }
         if self.nodes[n].connection.is_none() && self.broker.up && self.now_ms >= self.nodes[n].reconnect_at {
             let connection = self.connect(Client::Box(n));
-            let messages = self.nodes[n].link_up(connection, self.instant());
+            let now = self.instant();
+            let messages = self.nodes[n].link_up(connection, now);
             self.log(|| format!("box {n} connects as {connection}, sends {}", messages.len()));
             self.send(n, messages);
         }
         // Every ten minutes, as limits::BOX_STATUS_REPEAT.
         let says_status = self.now_ms / 1_000 % 600 == 30 * n as u64 % 600;
-        let messages = self.nodes[n].tick(self.instant(), says_status);
+        let now = self.instant();
+        let messages = self.nodes[n].tick(now, says_status);
         self.send(n, messages);
         self.camera_tick(n);
     }

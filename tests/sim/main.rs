@@ -108,3 +108,28 @@ fn every_mutation_is_caught() {
     assert!(Mutation::ALL.len() >= 20, "at least twenty are listed");
     assert!(missed.is_empty(), "not caught within {SEEDS} seeds: {missed:?}");
 }
+
+/// How many seeds fail, and how; for development.
+#[test]
+fn survey() {
+    let Ok(count) = std::env::var("CAMNET_SIM_SURVEY") else { return };
+    let count: u64 = count.parse().expect("a number");
+    let kinds = std::sync::Mutex::new(std::collections::BTreeMap::<String, (u32, u64, String)>::new());
+    let began = Instant::now();
+    on_all_cores(1..count + 1, |shared, seed| {
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.run(seed, None, false)));
+        let problem = match told {
+            Ok(Ok(_)) => return false,
+            Ok(Err(problem)) => problem,
+            Err(_) => "panic".to_owned(),
+        };
+        let kind: String = problem.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
+        let mut kinds = kinds.lock().expect("no panic holds it");
+        kinds.entry(kind).or_insert((0, seed, problem)).0 += 1;
+        false
+    });
+    for (count, seed, problem) in kinds.into_inner().expect("no panic holds it").values() {
+        println!("{count} x, seed {seed}: {}", &problem[..problem.len().min(400)]);
+    }
+    println!("{count} seeds in {:.1} s", began.elapsed().as_secs_f64());
+}

@@ -213,6 +213,22 @@ impl Hub {
         self.running.as_ref()?.truth.receipt(&box_id, epoch)
     }
 
+    /// A write that failed may have made its beginning durable (a full segment was closed on the way): what a power
+    /// cut would leave counts.
+    fn note_survivors(&mut self) {
+        let image = self.disk.image();
+        image.power_cut();
+        let Ok(records) = Records::of_dir_on(image.disk(), Path::new(DIR)) else { return };
+        for item in records.read(0) {
+            if let Ok(Item::Record(record)) = item
+                && let Ok(record) = decode_record(&record.payload)
+                && let Some((name, epoch, sequence)) = place(&record)
+            {
+                self.durable.entry((name, epoch)).or_default().insert(sequence, sequence);
+            }
+        }
+    }
+
     /// Applies what the index lacks, from the journal as it stands on the disk.
     fn catch_up(&mut self) {
         let Some(running) = &self.running else { return };
@@ -281,7 +297,7 @@ impl Hub {
     }
 
     fn append(&mut self, batch: Vec<HubRecord>, now: Instant) -> Vec<Out> {
-        let Some(running) = &mut self.running else { return Vec::new() };
+        let Some(mut running) = self.running.take() else { return Vec::new() };
         let mut early = Vec::new();
         batch.iter().for_each(|record| {
             running.shadow.note(record);
@@ -305,10 +321,14 @@ impl Hub {
                 }
                 Action::Appended { appended, now }
             }
-            Err(failed) => Action::Failed { batch: failed.batch },
+            Err(failed) => {
+                self.note_survivors();
+                Action::Failed { batch: failed.batch }
+            }
         };
         let is_all_known = matches!(&action, Action::Appended { appended, .. } if appended.written.is_empty());
         let mut effects = running.core.step(action);
+        self.running = Some(running);
         if self.mutation == Some(Mutation::NoReceiptForDuplicates) && is_all_known {
             effects.retain(|effect| !matches!(effect, Effect::Receipt(..)));
         }

@@ -48,6 +48,7 @@ pub struct Node {
     pub reports: Vec<Coverage>,
     pub connection: Option<u64>,
     pub reconnect_at: u64,
+    pub connected_ms: u64,
     /// Down until then.
     pub start_at: u64,
     pub clock_ms: i64,
@@ -82,6 +83,7 @@ impl Node {
             reports: Vec::new(),
             connection: None,
             reconnect_at: 0,
+            connected_ms: 0,
             start_at: 0,
             clock_ms: 0,
             forced_epoch: None,
@@ -179,8 +181,7 @@ impl Node {
         let ids: Vec<Uuid> = events.iter().map(|(id, _)| *id).collect();
         let (result, messages) = side.accept(events, now);
         let newest = side.newest();
-        let first = newest.last_sequence + 1 - ids.len() as u64;
-        let place = result.is_ok().then_some((newest.epoch, first));
+        let place = result.is_ok().then(|| (newest.epoch, newest.last_sequence + 1 - ids.len() as u64));
         let is_ok = result.is_ok() || self.is(Mutation::FailedAcceptIsOk);
         let messages = self.outgoing(messages);
         Some(Accepted { ids, is_ok, place, messages })

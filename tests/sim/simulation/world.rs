@@ -73,7 +73,7 @@ impl World {
         });
         let nodes: Vec<Node> = nodes.collect();
         let troubles = rng.next() & rng.next() | 1 << rng.below(TROUBLES);
-        let faults_until_ms = rng.between(12_000, 40_000);
+        let faults_until_ms = rng.between(6_000, 20_000);
         let hub = Hub::new(rng.next(), mutation);
         let mut world = Self {
             rng,
@@ -108,7 +108,7 @@ impl World {
             };
         }
         world.plan(0, Event::Tick);
-        world.plan(2_000, Event::Strike);
+        world.plan(1_500, Event::Strike);
         for n in 0..world.nodes.len() {
             world.plan(500, Event::Make(n));
         }
@@ -120,18 +120,20 @@ impl World {
         loop {
             let ((at_ms, _), event) = self.events.pop_first().expect("the next tick is always planned");
             self.now_ms = at_ms;
+            let is_tick = matches!(event, Event::Tick);
             self.handle(event);
             if let Some(problem) = self.problem.take() {
                 return Err(format!("at {} ms: {problem}", self.now_ms));
             }
-            if self.is_healing && self.is_quiet() {
+            if is_tick && self.is_healing && self.is_quiet() {
                 return self.oracle.check(&self.hub).and_then(|()| self.check_epochs()).map(|()| self.made);
             }
             if self.now_ms > self.faults_until_ms + self.patience_ms() {
                 let owed: Vec<usize> =
                     self.nodes.iter().map(|n| n.side.as_ref().map_or(0, |side| side.owed_count())).collect();
                 let check = self.oracle.check(&self.hub);
-                return Err(format!("not quiet after {} ms: owed {owed:?}, {check:?}", self.now_ms));
+                let idle = (self.last_words_said, self.hub.is_idle(), self.broker.is_idle());
+                return Err(format!("not quiet: owed {owed:?}, words, hub, broker: {idle:?}, {check:?}"));
             }
         }
     }
@@ -222,8 +224,9 @@ impl World {
             self.log(|| "broker starts".into());
         }
         self.hub_tick();
+        let first = self.rng.below(self.nodes.len() as u64) as usize;
         for n in 0..self.nodes.len() {
-            self.node_tick(n);
+            self.node_tick((first + n) % self.nodes.len());
         }
     }
 
@@ -264,7 +267,9 @@ impl World {
         if self.nodes[n].side.is_none() {
             return;
         }
-        if self.nodes[n].connection.is_none() && self.broker.up && self.now_ms >= self.nodes[n].reconnect_at {
+        let may_connect = self.broker.up && self.now_ms >= self.nodes[n].reconnect_at;
+        if self.nodes[n].connection.is_none() && may_connect && self.is_name_free(n) {
+            self.nodes[n].connected_ms = self.now_ms;
             let connection = self.connect(Client::Box(n));
             let now = self.instant();
             let messages = self.nodes[n].link_up(connection, now);
@@ -277,6 +282,16 @@ impl World {
         let messages = self.nodes[n].tick(now, says_status);
         self.send(n, messages);
         self.camera_tick(n);
+    }
+
+    /// Who has the name has it for a moment at least.
+    fn is_name_free(&self, n: usize) -> bool {
+        let just_connected = |node: &Node| {
+            node.box_id == self.nodes[n].box_id
+                && node.connection.is_some()
+                && self.now_ms < node.connected_ms + 500
+        };
+        !self.nodes.iter().any(just_connected)
     }
 
     fn camera_tick(&mut self, n: usize) {
@@ -293,7 +308,7 @@ impl World {
             if let Some(end) = end {
                 self.oracle.accounted.insert(device, end);
             }
-            self.last_words_said = n + 1 == self.nodes.len();
+            self.last_words_said = self.nodes.iter().all(|node| node.side.is_some());
         }
         let waiting = self.nodes[n].reports.clone();
         let events = self.nodes[n].take_reports(time);
@@ -304,9 +319,9 @@ impl World {
 
     /// Someone on the box has something to say.
     fn make(&mut self, n: usize) {
-        let pause = if self.is_healing { 20_000 } else { 1_500 };
+        let pause = if self.is_healing { 20_000 } else { 2_500 };
         let goes_on = !self.is_healing
-            || self.has_shared_epoch && self.now_ms < self.faults_until_ms + 200_000;
+            || self.has_shared_epoch && self.now_ms < self.faults_until_ms + 60_000;
         if goes_on {
             let after = self.rng.between(50, pause);
             self.plan(after, Event::Make(n));
@@ -547,7 +562,7 @@ impl World {
         if self.is_healing {
             return;
         }
-        let after = self.rng.between(300, 4_000);
+        let after = self.rng.between(200, 2_500);
         self.plan(after, Event::Strike);
         let kind = self.rng.below(TROUBLES);
         if !self.has_trouble(kind) {
@@ -730,7 +745,7 @@ impl World {
     }
 
     fn is_quiet(&self) -> bool {
-        let goes_on = self.has_shared_epoch && self.now_ms < self.faults_until_ms + 260_000;
+        let goes_on = self.has_shared_epoch && self.now_ms < self.faults_until_ms + 80_000;
         let all_said = self.last_words_said
             && self.nodes.iter().all(|node| {
                 node.reports.is_empty() && node.side.as_ref().is_some_and(|side| side.owed_count() == 0)

@@ -54,7 +54,8 @@ pub fn check(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentReport>, JournalE
         };
         let bytes = file.size().map_err(|e| io_error("read", &path, e))?;
         let below = segments.get(at + 1).copied();
-        let report = read_segment(file, &path, first, below, |_, _| {}).map_err(|e| io_error("read", &path, e))?;
+        let report =
+            read_segment(file, &path, first, below, |_, _| {}).map_err(|e| io_error("read", &path, e))?;
         reports.push(SegmentReport { bytes, ..report });
     }
     Ok(reports)
@@ -80,8 +81,12 @@ fn read_segment(
 ) -> io::Result<SegmentReport> {
     let mut report = SegmentReport { path: path.to_owned(), first, next: first, ..SegmentReport::default() };
     let end = below.unwrap_or(u64::MAX);
-    let damage = |offset, why: String, first_lost, next: u64| {
-        Damage { path: path.to_owned(), offset, why, first_lost, last_lost: next - 1 }
+    let damage = |offset, why: String, first_lost, next: u64| Damage {
+        path: path.to_owned(),
+        offset,
+        why,
+        first_lost,
+        last_lost: next - 1,
     };
     let mut scan = match begin(&file, first, end, &mut report)? {
         Ok(scan) => scan,
@@ -200,7 +205,8 @@ pub fn repair(disk: &dyn Disk, dir: &Path) -> Result<Vec<Repaired>, JournalError
             continue;
         }
         let below = segments.iter().copied().find(|&first| first > report.first);
-        let done = repair_segment(disk, dir, &report, below).map_err(|e| io_error("repair", &report.path, e))?;
+        let done =
+            repair_segment(disk, dir, &report, below).map_err(|e| io_error("repair", &report.path, e))?;
         repaired.push(done);
     }
     Ok(repaired)
@@ -313,7 +319,9 @@ fn keep_copy(disk: &dyn Disk, path: &Path, file: &dyn DiskFile) -> io::Result<Pa
         name.push(suffix);
         match disk.create(Path::new(&name)) {
             Ok(copy) => break (PathBuf::from(name), copy),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < COPIES_MAX => attempt += 1,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < COPIES_MAX => {
+                attempt += 1
+            }
             Err(error) => return Err(error),
         }
     };

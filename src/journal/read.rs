@@ -140,7 +140,9 @@ impl Records {
                 let (offset, expected) = walk.scan.place();
                 lost(offset, "the file ends early".into(), expected, end)
             }
-            Found::Lost { offset, why, first_lost, next } => lost(offset, why, first_lost, next.unwrap_or(end)),
+            Found::Lost { offset, why, first_lost, next } => {
+                lost(offset, why, first_lost, next.unwrap_or(end))
+            }
         }
     }
 
@@ -374,7 +376,9 @@ impl Reader {
                     return Ok(Opened::Segment);
                 }
                 Err(Begin::Failed(error)) => return Err(error),
-                Err(Begin::Gone) => self.number = self.number.max(self.segments.front().copied().unwrap_or(0)),
+                Err(Begin::Gone) => {
+                    self.number = self.number.max(self.segments.front().copied().unwrap_or(0))
+                }
                 Err(Begin::Damaged(why)) if self.is_live_tail() => {
                     tracing::debug!(segment = first, why, "a segment is just being made");
                     return Ok(Opened::Nothing);

@@ -40,7 +40,10 @@ pub struct Scan {
 #[derive(Debug)]
 pub enum Step {
     /// A good frame and where it stands.
-    Frame { offset: u64, frame: Frame },
+    Frame {
+        offset: u64,
+        frame: Frame,
+    },
     /// Nothing more.
     End,
     Bad(Bad),
@@ -89,14 +92,19 @@ pub enum OpenError {
 impl Scan {
     /// Begins at the first frame of the segment that its name says begins with `first`. A damaged header is made
     /// good by the first frame, which says the same; then the second value says what is wrong with it.
-    pub fn begin(file: Arc<dyn ReadAt>, first: u64, below: u64) -> Result<(Self, Option<HeaderError>), OpenError> {
+    pub fn begin(
+        file: Arc<dyn ReadAt>,
+        first: u64,
+        below: u64,
+    ) -> Result<(Self, Option<HeaderError>), OpenError> {
         let mut bytes = [0; HEADER_BYTES as usize];
         let got = file.read_at(0, &mut bytes)?;
         let header = match Header::decode(&bytes[..got]) {
             Ok(header) if header.first == first => Ok(header),
-            Ok(header) => {
-                Err(HeaderError::Bad(format!("its name says record {first}, its header record {}", header.first)))
-            }
+            Ok(header) => Err(HeaderError::Bad(format!(
+                "its name says record {first}, its header record {}",
+                header.first
+            ))),
             Err(error) => Err(error),
         };
         let mut scan = Self {

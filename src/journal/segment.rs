@@ -100,7 +100,10 @@ impl Header {
         let bad = |why: String| Err(HeaderError::Bad(why));
         let is_of_journal = bytes.starts_with(&MAGIC[..7]);
         // Version 1 had 20 bytes and its checksum behind 16.
-        if is_of_journal && bytes.len() >= 20 && bytes[7] == b'1' && crc32fast::hash(&bytes[..16]) == u32_at(bytes, 16)
+        if is_of_journal
+            && bytes.len() >= 20
+            && bytes[7] == b'1'
+            && crc32fast::hash(&bytes[..16]) == u32_at(bytes, 16)
         {
             return Err(HeaderError::Version('1'));
         }
@@ -216,7 +219,8 @@ impl Frame {
         };
         // A record takes two bytes at least.
         let has_room = kind == Kind::Lost || u64::from(frame.count) * 2 <= u64::from(frame.raw_bytes);
-        let is_placed = frame.first.checked_add(u64::from(frame.count)).is_some() && frame.durable_upto <= frame.first;
+        let is_placed =
+            frame.first.checked_add(u64::from(frame.count)).is_some() && frame.durable_upto <= frame.first;
         if !is_sized || !has_room || !is_placed || frame.raw_bytes as usize > RAW_BYTES_MAX {
             return Err("a frame's header contradicts itself".into());
         }
@@ -334,7 +338,15 @@ pub struct Packer {
 
 impl Packer {
     /// Adds a frame with these records to `out`; packed if that pays.
-    pub fn add_frame(&mut self, salt: u32, first: u64, count: u32, durable_upto: u64, raw: &[u8], out: &mut Vec<u8>) {
+    pub fn add_frame(
+        &mut self,
+        salt: u32,
+        first: u64,
+        count: u32,
+        durable_upto: u64,
+        raw: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let is_packed = raw.len() >= JOURNAL_PACK_BYTES_MIN
             && self.pack(raw).is_ok()
             // Unpacking has a price: a sixteenth is the least that it must save.
@@ -372,7 +384,11 @@ pub fn check_payload(frame: &Frame, stored: &[u8]) -> Result<(), String> {
         return Err("the last frame is cut off".into());
     }
     if crc32fast::hash(stored) != frame.payload_crc {
-        return Err(format!("the checksum of records {} to {} is wrong", frame.first, frame.end().saturating_sub(1)));
+        return Err(format!(
+            "the checksum of records {} to {} is wrong",
+            frame.first,
+            frame.end().saturating_sub(1)
+        ));
     }
     Ok(())
 }

@@ -457,7 +457,8 @@ impl Disk for SimDisk {
             }
         }
         state.unsynced_names = left;
-        let named: BTreeSet<u64> = state.names.values().chain(state.durable_names.values()).copied().collect();
+        let named: BTreeSet<u64> =
+            state.names.values().chain(state.durable_names.values()).copied().collect();
         let coming: BTreeSet<u64> = state.unsynced_names.iter().filter_map(|change| change.file).collect();
         state.files.retain(|file, _| named.contains(file) || coming.contains(file));
         Ok(())

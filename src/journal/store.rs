@@ -118,7 +118,11 @@ impl Journal {
     }
 
     /// As [`Journal::open`], on any disk.
-    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, options: Options) -> Result<(Self, Recovery), JournalError> {
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+    ) -> Result<(Self, Recovery), JournalError> {
         disk.create_dir_all(dir).map_err(|e| io_error("create", dir, e))?;
         let lock = take_lock(disk.as_ref(), dir)?;
         let mut segments = Vec::new();
@@ -143,7 +147,8 @@ impl Journal {
             }
         };
         segments.last_mut().expect("always one").bytes = open.bytes;
-        let extent = Extent { segments: segments.iter().map(|segment| segment.first).collect(), durable: next };
+        let extent =
+            Extent { segments: segments.iter().map(|segment| segment.first).collect(), durable: next };
         let journal = Self {
             records: Records::new(disk.clone(), dir, extent),
             disk,

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::store::{Journal, JournalError};
-use crate::limits::{JOURNAL_GROUP_MAX, JOURNAL_RECORD_BYTES_MAX, JOURNAL_REOPEN_PAUSE, JOURNAL_REQUESTS_MAX};
+use crate::limits::{
+    JOURNAL_GROUP_MAX, JOURNAL_RECORD_BYTES_MAX, JOURNAL_REOPEN_PAUSE, JOURNAL_REQUESTS_MAX,
+};
 
 type Outcome = Result<Range<u64>, Arc<JournalError>>;
 type Answer = oneshot::Sender<Outcome>;

@@ -196,10 +196,19 @@ impl Model {
         for number in [0, first, self.synced.len() as u64 / 2, self.synced.len() as u64] {
             let record = self.journal.read_record(number).unwrap().map(|record| record.payload);
             let is_here = (first..self.synced.len() as u64).contains(&number);
-            assert_eq!(record.as_ref(), self.synced.get(number as usize).filter(|_| is_here), "record {number}");
+            assert_eq!(
+                record.as_ref(),
+                self.synced.get(number as usize).filter(|_| is_here),
+                "record {number}"
+            );
         }
         let from = first + (self.synced.len() as u64 - first) / 2;
-        assert!(self.journal.read(from).map(Result::unwrap).eq(expected[(from - first) as usize..].iter().cloned()));
+        assert!(
+            self.journal
+                .read(from)
+                .map(Result::unwrap)
+                .eq(expected[(from - first) as usize..].iter().cloned())
+        );
         // Another process may see what is not synced yet, but nothing else.
         let elsewhere = Records::of_dir_on(self.disk.disk(), dir()).unwrap();
         let seen: Vec<Item> = elsewhere.read(first).map(Result::unwrap).collect();
@@ -237,7 +246,11 @@ fn written(groups: &[Vec<Vec<u8>>], is_closed: bool) -> (SimDisk, Vec<Vec<u8>>) 
 }
 
 /// Reads everything: each number once, as a record that was written or as lost. Returns what is lost.
-fn account(items: impl Iterator<Item = Result<Item, JournalError>>, payloads: &[Vec<u8>], next: u64) -> Vec<Damage> {
+fn account(
+    items: impl Iterator<Item = Result<Item, JournalError>>,
+    payloads: &[Vec<u8>],
+    next: u64,
+) -> Vec<Damage> {
     let mut expected = 0;
     let mut lost = Vec::new();
     for item in items {
@@ -399,7 +412,11 @@ fn large_records_and_full_frames_are_read_back() {
     }
     drop(journal);
     let reports = check::check(&disk, dir()).unwrap();
-    assert_eq!((reports[0].records, reports[0].frames), (lengths.len() as u64, 6), "five of records and the mark");
+    assert_eq!(
+        (reports[0].records, reports[0].frames),
+        (lengths.len() as u64, 6),
+        "five of records and the mark"
+    );
     assert!(reports[0].bytes < reports[0].raw_bytes, "it was packed");
 }
 
@@ -412,7 +429,12 @@ fn events_are_packed_small() {
         let id = uuid::Uuid::from_u128(u128::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835));
         let json = format!(
             r#"{{"specversion":"1.0","id":"{id}","source":"/box-{:03}/cam-{}","type":"camnet.motion.v1","time":"2026-03-01T10:{:02}:{:02}.{:03}Z","sequence":"{n:020}","epoch":"00c0ffee00c0ffee","data":{{"state":"start","score":0.{:04}}}}}"#,
-            n % 100, n % 4, n / 60 % 60, n % 60, n * 7 % 1000, n * 31 % 10_000
+            n % 100,
+            n % 4,
+            n / 60 % 60,
+            n % 60,
+            n * 7 % 1000,
+            n * 31 % 10_000
         );
         bytes += json.len() as u64;
         journal.append(json.as_bytes()).unwrap();
@@ -443,7 +465,8 @@ fn a_record_that_looks_like_a_frame_is_not_taken_for_one() {
         let path = journal.open_path();
         disk.corrupt(&path, |bytes| bytes[HEADER_BYTES as usize] ^= 1).unwrap();
         let items: Vec<Item> = journal.read(0).map(Result::unwrap).collect();
-        let is_invented = items.iter().any(|item| matches!(item, Item::Record(r) if r.payload == b"invented"));
+        let is_invented =
+            items.iter().any(|item| matches!(item, Item::Record(r) if r.payload == b"invented"));
         assert_eq!(is_invented, knows_the_salt, "{items:?}");
     }
 }
@@ -525,7 +548,10 @@ async fn group_commit_says_yes_only_to_what_is_durable() {
             match writer.commit(vec![payload.clone(), payload.clone()]).await {
                 Ok(numbers) => durable.extend(numbers.map(|number| (number, payload.clone()))),
                 Err(error) => {
-                    assert!(matches!(*error, JournalError::Io { .. } | JournalError::Poisoned { .. }), "{error}");
+                    assert!(
+                        matches!(*error, JournalError::Io { .. } | JournalError::Poisoned { .. }),
+                        "{error}"
+                    );
                     failed += 1;
                 }
             }

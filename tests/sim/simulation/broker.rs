@@ -71,11 +71,8 @@ impl Broker {
         if message.retain {
             self.retained.insert(message.topic.clone(), message.payload.clone());
         }
-        let delivery = Delivery {
-            topic: message.topic,
-            payload: message.payload,
-            properties: message.user_properties,
-        };
+        let delivery =
+            Delivery { topic: message.topic, payload: message.payload, properties: message.user_properties };
         self.route(delivery, rng)
     }
 
@@ -149,8 +146,12 @@ impl Broker {
         self.hub.as_mut()?.inflight.remove(&id)
     }
 
+    /// No events on their way; boxes say how they are at all times.
     pub fn is_idle(&self) -> bool {
-        self.hub.as_ref().is_some_and(|session| session.queue.is_empty() && session.inflight.is_empty())
+        let is_status = |delivery: &Delivery| delivery.properties.is_empty();
+        self.hub
+            .as_ref()
+            .is_some_and(|session| session.queue.iter().chain(session.inflight.values()).all(is_status))
     }
 
     /// The broker dies. What it forgets: its sessions with all they acknowledged; perhaps what it retains.

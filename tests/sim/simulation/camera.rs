@@ -27,8 +27,7 @@ const REPEAT: usize = camnet::limits::COVERAGE_REPEAT_MAX;
 impl Camera {
     /// Starts as the box starts; returns what is to be reported.
     pub fn boot(ring: Ring, now: Time) -> (Self, Vec<Coverage>) {
-        let mut camera =
-            Self { tracker: Tracker::default(), ring, run: None, hash: Sha256Hash([7; 32]) };
+        let mut camera = Self { tracker: Tracker::default(), ring, run: None, hash: Sha256Hash([7; 32]) };
         let out = camera.tracker.boot(&camera.ring.reports.clone(), camera.ring.last_run, now);
         (camera, out)
     }

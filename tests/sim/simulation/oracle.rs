@@ -125,6 +125,9 @@ impl Oracle {
     fn check_coverage(&self, rows: &[Row]) -> Result<(), String> {
         for (device, from) in &self.cameras {
             let Some(to) = self.accounted.get(device) else { continue };
+            if self.has_lost_shared(device, rows) {
+                continue;
+            }
             let spans = lay_out(latest_spans(rows, device));
             let mut reached = *from;
             for span in &spans {
@@ -141,6 +144,16 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Two boxes gave out one place, and the report of one of them is lost.
+    fn has_lost_shared(&self, device: &DeviceId, rows: &[Row]) -> bool {
+        let shown: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
+        let lost = |(id, offered): (&Uuid, &Offered)| {
+            let is_of_device = device.as_str().ends_with(&offered.box_name);
+            is_of_device && offered.is_shared && offered.is_accepted && !shown.contains(id)
+        };
+        self.offered.iter().any(lost)
     }
 }
 

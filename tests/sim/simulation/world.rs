@@ -73,7 +73,7 @@ impl World {
         });
         let nodes: Vec<Node> = nodes.collect();
         let troubles = rng.next() & rng.next() | 1 << rng.below(TROUBLES);
-        let faults_until_ms = rng.between(6_000, 20_000);
+        let faults_until_ms = rng.between(5_000, 14_000);
         let hub = Hub::new(rng.next(), mutation);
         let mut world = Self {
             rng,
@@ -108,7 +108,7 @@ impl World {
             };
         }
         world.plan(0, Event::Tick);
-        world.plan(1_500, Event::Strike);
+        world.plan(1_000, Event::Strike);
         for n in 0..world.nodes.len() {
             world.plan(500, Event::Make(n));
         }
@@ -238,7 +238,11 @@ impl World {
             }
             self.see_disks();
         }
-        if self.hub.is_up() && self.hub.connection.is_none() && self.broker.up && self.now_ms >= self.hub.reconnect_at {
+        if self.hub.is_up()
+            && self.hub.connection.is_none()
+            && self.broker.up
+            && self.now_ms >= self.hub.reconnect_at
+        {
             let connection = self.connect(Client::Hub);
             self.hub.connection = Some(connection);
             self.broker.hub_connected(connection);
@@ -320,8 +324,8 @@ impl World {
     /// Someone on the box has something to say.
     fn make(&mut self, n: usize) {
         let pause = if self.is_healing { 20_000 } else { 2_500 };
-        let goes_on = !self.is_healing
-            || self.has_shared_epoch && self.now_ms < self.faults_until_ms + 60_000;
+        let goes_on =
+            !self.is_healing || self.has_shared_epoch && self.now_ms < self.faults_until_ms + 60_000;
         if goes_on {
             let after = self.rng.between(50, pause);
             self.plan(after, Event::Make(n));
@@ -562,7 +566,7 @@ impl World {
         if self.is_healing {
             return;
         }
-        let after = self.rng.between(200, 2_500);
+        let after = self.rng.between(150, 1_800);
         self.plan(after, Event::Strike);
         let kind = self.rng.below(TROUBLES);
         if !self.has_trouble(kind) {

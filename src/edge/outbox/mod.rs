@@ -304,14 +304,13 @@ impl Store {
     }
 
     fn drop_receipted(&mut self, closed_before: SystemTime) {
-        let segments: Vec<(u64, std::path::PathBuf)> = self.journal.segments().collect();
+        let segments: Vec<u64> = self.journal.segments().map(|(first, _)| first).collect();
         let mut old = Vec::new();
         for pair in segments.windows(2) {
-            let modified = std::fs::metadata(&pair[0].1).and_then(|meta| meta.modified());
-            if !modified.is_ok_and(|modified| modified < closed_before) {
+            if !self.journal.modified(pair[0]).is_ok_and(|modified| modified < closed_before) {
                 break;
             }
-            old.push(pair[1].0);
+            old.push(pair[1]);
         }
         for effect in self.core.step(Action::Drop { segments: &old }) {
             if let Effect::DropBefore(number) = effect {

@@ -8,12 +8,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::hub::aside::{self, SetAside};
 use crate::hub::indexer::Batch;
 use crate::hub::truth::{Appended, Arrived, HubRecord, StoredFile};
-use crate::limits::SEQUENCE_MAX;
+use crate::limits::{NEW_EPOCH_ASK_AGAIN, SEQUENCE_MAX};
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Previous, Time};
 use crate::wire::{self, BoxStatus, Decoded, Refusal, RefusalReason, Topic, TopicKind};
 
@@ -65,9 +65,6 @@ pub enum Effect<T> {
     /// Wait a little, then commit again: nothing was said, and nothing of the group is given up.
     Retry,
 }
-
-/// A box is asked again for a new epoch after this long.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct Core<T> {
@@ -228,7 +225,7 @@ impl<T> Core<T> {
             _ => None,
         });
         let epochs: BTreeSet<(BoxId, Epoch)> = conflicts.collect();
-        self.asked_for_epoch.retain(|_, asked| now.saturating_duration_since(*asked) < ASK_AGAIN);
+        self.asked_for_epoch.retain(|_, asked| now.saturating_duration_since(*asked) < NEW_EPOCH_ASK_AGAIN);
         let mut effects = Vec::new();
         for (box_id, epoch) in epochs {
             if self.asked_for_epoch.insert((box_id.clone(), epoch), now).is_none() {

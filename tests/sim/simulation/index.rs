@@ -1,0 +1,94 @@
+//! A small model of the index: rows and a position that are saved together, and a tail that a crash takes.
+
+use std::collections::BTreeMap;
+
+use camnet::hub::truth::HubRecord;
+use camnet::model::{Coverage, DeviceId, Epoch, EventData};
+use uuid::Uuid;
+
+/// One thing that the index shows.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub box_name: String,
+    pub epoch: Epoch,
+    pub sequence: u64,
+    pub id: Uuid,
+    pub conflict: bool,
+    pub coverage: Option<(DeviceId, Coverage)>,
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    applied: u64,
+    rows: Vec<Row>,
+    /// Places that were set aside, with how often.
+    refused: BTreeMap<(String, Epoch, u64), u32>,
+}
+
+#[derive(Clone, Default)]
+pub struct Index {
+    shown: Content,
+    saved: Content,
+}
+
+impl Index {
+    pub fn applied(&self) -> u64 {
+        self.shown.applied
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.shown.rows
+    }
+
+    pub fn refused(&self) -> &BTreeMap<(String, Epoch, u64), u32> {
+        &self.shown.refused
+    }
+
+    /// Applies records; the caller has checked the position, or does it wrong on purpose.
+    pub fn apply(&mut self, from: u64, records: &[HubRecord]) {
+        let content = &mut self.shown;
+        for record in records {
+            match record {
+                HubRecord::Event(arrived) => {
+                    let event = &arrived.event;
+                    let coverage = match (&event.data, &event.source.device) {
+                        (EventData::Coverage(coverage), Some(device)) => {
+                            Some((device.clone(), coverage.clone()))
+                        }
+                        _ => None,
+                    };
+                    content.rows.push(Row {
+                        box_name: arrived.box_id.to_string(),
+                        epoch: event.epoch,
+                        sequence: event.sequence,
+                        id: event.id,
+                        conflict: arrived.conflict,
+                        coverage,
+                    });
+                }
+                HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), .. } => {
+                    *content.refused.entry((box_id.to_string(), *epoch, *sequence)).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        content.applied = from + records.len() as u64;
+    }
+
+    pub fn save(&mut self, whole: bool) {
+        let position = self.saved.applied;
+        self.saved = self.shown.clone();
+        if !whole {
+            self.saved.applied = position;
+        }
+    }
+
+    pub fn crash(&mut self) {
+        self.shown = self.saved.clone();
+    }
+
+    /// Thrown away, to be built anew.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}

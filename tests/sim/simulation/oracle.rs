@@ -1,0 +1,188 @@
+//! What must be true, told by someone who saw everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use camnet::hub::catalog::lay_out;
+use camnet::model::{Coverage, CoverageSpan, DeviceId, Epoch, Time};
+use uuid::Uuid;
+
+use super::hub::Hub;
+use super::index::Row;
+
+/// An event that was offered to an outbox.
+#[derive(Debug, Clone)]
+pub struct Offered {
+    pub box_name: String,
+    /// The outbox said Ok.
+    pub is_accepted: bool,
+    pub place: Option<(Epoch, u64)>,
+    /// It will be set aside by the hub.
+    pub is_bad: bool,
+    /// The disk that had it was replaced by an older image, or it shares its place with another box's event: it may be
+    /// lost, but then no receipt may cover it.
+    pub may_be_lost: bool,
+    /// Two live boxes gave out its place: it may be lost.
+    pub is_shared: bool,
+}
+
+#[derive(Default)]
+pub struct Oracle {
+    pub offered: BTreeMap<Uuid, Offered>,
+    /// Enrolled cameras, each with the time from which its account must be whole.
+    pub cameras: BTreeMap<DeviceId, Time>,
+    /// To where the account of each camera must reach.
+    pub accounted: BTreeMap<DeviceId, Time>,
+}
+
+impl Oracle {
+    /// All of `box_name` that was accepted from now on may be lost with the disk; called when an older image is put
+    /// in, with what the hub has by now.
+    pub fn disk_replaced(&mut self, box_name: &str, kept: &BTreeSet<Uuid>) {
+        for (id, offered) in &mut self.offered {
+            if offered.box_name == box_name && !kept.contains(id) {
+                offered.may_be_lost = true;
+            }
+        }
+    }
+
+    /// Nothing more to wait for?
+    pub fn is_done(&self, hub: &Hub) -> bool {
+        self.lost(hub).next().is_none()
+    }
+
+    /// Accepted, and neither in the index nor excused.
+    fn lost<'a>(&'a self, hub: &'a Hub) -> impl Iterator<Item = (&'a Uuid, &'a Offered)> {
+        let shown: BTreeSet<Uuid> = hub.index.rows().iter().map(|row| row.id).collect();
+        self.offered.iter().filter(move |(id, offered)| {
+            let is_there = match (offered.is_bad, offered.place) {
+                (true, Some((epoch, sequence))) => {
+                    hub.index.refused().contains_key(&(offered.box_name.clone(), epoch, sequence))
+                }
+                _ => shown.contains(id),
+            };
+            offered.is_accepted && !is_there && !offered.may_be_lost && !offered.is_shared
+        })
+    }
+
+    /// What is wrong in the end.
+    pub fn check(&self, hub: &Hub) -> Result<(), String> {
+        if let Some((id, offered)) = self.lost(hub).next() {
+            return Err(format!("accepted, and not in the index: {id} {offered:?}"));
+        }
+        self.check_rows(hub.index.rows())?;
+        for (place, count) in hub.index.refused() {
+            if *count > 1 {
+                return Err(format!("set aside {count} times: {place:?}"));
+            }
+        }
+        self.check_excused(hub)?;
+        self.check_coverage(hub.index.rows())
+    }
+
+    /// Nothing twice, nothing invented, no place taken twice without a word.
+    fn check_rows(&self, rows: &[Row]) -> Result<(), String> {
+        let mut ids = BTreeSet::new();
+        let mut places: BTreeMap<(&str, Epoch, u64), u32> = BTreeMap::new();
+        for row in rows {
+            // The boot event is the outbox's own.
+            let is_boot = row.sequence == 1;
+            if !is_boot && !self.offered.contains_key(&row.id) {
+                return Err(format!("in the index, and offered by nobody: {row:?}"));
+            }
+            if !ids.insert(row.id) {
+                return Err(format!("in the index twice: {row:?}"));
+            }
+            let unmarked = places.entry((&row.box_name, row.epoch, row.sequence)).or_default();
+            *unmarked += u32::from(!row.conflict);
+            if *unmarked > 1 {
+                return Err(format!("two events with one place, and none is marked: {row:?}"));
+            }
+            let is_shared = self.offered.get(&row.id).is_none_or(|offered| offered.is_shared);
+            if row.conflict && !is_boot && !is_shared {
+                return Err(format!("a conflict, and no two boxes shared the place: {row:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What may be lost is named: no receipt claims to have it.
+    fn check_excused(&self, hub: &Hub) -> Result<(), String> {
+        let shown: BTreeSet<Uuid> = hub.index.rows().iter().map(|row| row.id).collect();
+        for (id, offered) in &self.offered {
+            let Some((epoch, sequence)) = offered.place else { continue };
+            if !offered.is_accepted || offered.is_shared || offered.is_bad || shown.contains(id) {
+                continue;
+            }
+            let receipt = hub.receipt(&offered.box_name, epoch);
+            if receipt.is_some_and(|receipt| receipt.covers(sequence)) {
+                return Err(format!("lost with its disk, but a receipt covers it: {id} {offered:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// From enrolment to the end recorded or gap, without hole or overlap.
+    fn check_coverage(&self, rows: &[Row]) -> Result<(), String> {
+        for (device, from) in &self.cameras {
+            let Some(to) = self.accounted.get(device) else { continue };
+            if self.has_lost_shared(device, rows) {
+                continue;
+            }
+            let spans = lay_out(latest_spans(rows, device));
+            let mut reached = *from;
+            for span in &spans {
+                if span.start > reached {
+                    return Err(format!("{device}: hole in the account from {reached} to {}", span.start));
+                }
+                if span.start < reached && span.start > *from {
+                    return Err(format!("{device}: overlap in the account at {}", span.start));
+                }
+                reached = reached.max(span.end);
+            }
+            if reached < *to {
+                return Err(format!("{device}: the account ends at {reached}, not at {to}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Two boxes gave out one place, and the report of one of them is lost.
+    fn has_lost_shared(&self, device: &DeviceId, rows: &[Row]) -> bool {
+        let shown: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
+        let lost = |(id, offered): (&Uuid, &Offered)| {
+            let is_of_device = device.as_str().ends_with(&offered.box_name);
+            is_of_device && offered.is_shared && offered.is_accepted && !shown.contains(id)
+        };
+        self.offered.iter().any(lost)
+    }
+}
+
+/// The latest report of each span, as the index keeps it.
+fn latest_spans(rows: &[Row], device: &DeviceId) -> Vec<CoverageSpan> {
+    let mut latest: BTreeMap<Uuid, (Epoch, u64, &Coverage)> = BTreeMap::new();
+    for row in rows {
+        let Some((of, coverage)) = &row.coverage else { continue };
+        if of != device {
+            continue;
+        }
+        let is_later = latest.get(&coverage.span).is_none_or(|(epoch, sequence, old)| {
+            if *epoch == row.epoch {
+                row.sequence > *sequence
+            } else {
+                (coverage.upto, !coverage.open) > (old.upto, !old.open)
+            }
+        });
+        if is_later {
+            latest.insert(coverage.span, (row.epoch, row.sequence, coverage));
+        }
+    }
+    let spans = latest.into_values().map(|(_, _, coverage)| CoverageSpan {
+        span: Some(coverage.span),
+        state: coverage.state,
+        start: coverage.start,
+        end: coverage.upto,
+        open: coverage.open,
+        merkle_root: None,
+    });
+    spans.collect()
+}

@@ -25,6 +25,8 @@ use super::mutation::{Lie, LyingDisk, Mutation};
 
 const DIR: &str = "/journal";
 const SEGMENT_BYTES: u64 = 8_000;
+/// Power cuts that are tried on a copy of the disk after a failed write.
+const POWER_CUTS: usize = 16;
 
 /// What the hub needs to acknowledge a message: its connection and the packet's id.
 pub type Ticket = (u64, u16);
@@ -218,18 +220,28 @@ impl Hub {
         matches!(self.mutation, Some(Mutation::ReceiptFromMemory | Mutation::ReceiptBeforeSync))
     }
 
-    /// A write that failed may have made its beginning durable (a full segment was closed on the way): what a power
-    /// cut would leave counts.
+    /// A write that failed may have made its beginning durable (a full segment was closed on the way): what every one
+    /// of many power cuts would leave counts.
     fn note_survivors(&mut self) {
-        let image = self.disk.image();
-        image.power_cut();
-        let Ok(records) = Records::of_dir_on(image.disk(), Path::new(DIR)) else { return };
-        for item in records.read(0) {
-            if let Ok(Item::Record(record)) = item
-                && let Some((name, epoch, sequence)) = place_in(&record.payload)
-            {
-                self.durable.entry((name, epoch)).or_default().insert(sequence, sequence);
+        let mut sure: Option<BTreeMap<(String, Epoch), Ranges>> = None;
+        for _ in 0..POWER_CUTS {
+            // Each draws from the disk's chance, so that no two are alike.
+            let _ = self.disk.draw();
+            let image = self.disk.image();
+            image.power_cut();
+            let left = left_on(&image);
+            match &mut sure {
+                None => sure = Some(left),
+                Some(sure) => sure.retain(|key, ranges| {
+                    let mut lost = ranges.clone();
+                    lost.remove_all(left.get(key).unwrap_or(&Ranges::new()));
+                    ranges.remove_all(&lost);
+                    !ranges.is_empty()
+                }),
             }
+        }
+        for (key, ranges) in sure.unwrap_or_default() {
+            self.durable.entry(key).or_default().insert_all(&ranges);
         }
     }
 
@@ -329,7 +341,8 @@ impl Hub {
             }
             Err(failed) => {
                 self.note_survivors();
-                Action::Failed { batch: failed.batch }
+                let is_given_up = self.mutation == Some(Mutation::ReceiptFromMemory);
+                Action::Failed { batch: if is_given_up { Vec::new() } else { failed.batch } }
             }
         };
         let is_all_known =
@@ -355,6 +368,20 @@ fn place(record: &HubRecord) -> Option<(String, Epoch, u64)> {
         }
         _ => None,
     }
+}
+
+/// What can be read of a disk's journal.
+fn left_on(image: &SimDisk) -> BTreeMap<(String, Epoch), Ranges> {
+    let mut left: BTreeMap<(String, Epoch), Ranges> = BTreeMap::new();
+    let Ok(records) = Records::of_dir_on(image.disk(), Path::new(DIR)) else { return left };
+    for item in records.read(0) {
+        if let Ok(Item::Record(record)) = item
+            && let Some((name, epoch, sequence)) = place_in(&record.payload)
+        {
+            left.entry((name, epoch)).or_default().insert(sequence, sequence);
+        }
+    }
+    left
 }
 
 /// As [`place`], from a record's bytes: what the event's own JSON says first. Cheap, since it is done often.

@@ -23,7 +23,7 @@ mutations! {
     AckBeforeDurable,
     /// An acknowledgement left over from an earlier connection is sent on the present one.
     StaleAck,
-    /// Receipts tell what came, also when it could not be written.
+    /// What could not be written is given up, and receipts tell what came all the same.
     ReceiptFromMemory,
     /// Receipts go out before the write.
     ReceiptBeforeSync,

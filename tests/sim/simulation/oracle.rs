@@ -30,6 +30,9 @@ pub struct Oracle {
     pub offered: BTreeMap<Uuid, Offered>,
     /// Enrolled cameras, each with the time from which its account must be whole.
     pub cameras: BTreeMap<DeviceId, Time>,
+    /// Boxes of which two lived in one epoch: what they reported of one camera may contradict itself, and parts of it
+    /// may be lost. The hub keeps what came and asks for a new epoch; more it can't do.
+    pub shared: BTreeSet<String>,
     /// To where the account of each camera must reach.
     pub accounted: BTreeMap<DeviceId, Time>,
 }
@@ -125,7 +128,7 @@ impl Oracle {
     fn check_coverage(&self, rows: &[Row]) -> Result<(), String> {
         for (device, from) in &self.cameras {
             let Some(to) = self.accounted.get(device) else { continue };
-            if self.has_lost_shared(device, rows) {
+            if self.shared.iter().any(|name| device.as_str().ends_with(name.as_str())) {
                 continue;
             }
             let spans = lay_out(latest_spans(rows, device));
@@ -144,16 +147,6 @@ impl Oracle {
             }
         }
         Ok(())
-    }
-
-    /// Two boxes gave out one place, and the report of one of them is lost.
-    fn has_lost_shared(&self, device: &DeviceId, rows: &[Row]) -> bool {
-        let shown: BTreeSet<Uuid> = rows.iter().map(|row| row.id).collect();
-        let lost = |(id, offered): (&Uuid, &Offered)| {
-            let is_of_device = device.as_str().ends_with(&offered.box_name);
-            is_of_device && offered.is_shared && offered.is_accepted && !shown.contains(id)
-        };
-        self.offered.iter().any(lost)
     }
 }
 

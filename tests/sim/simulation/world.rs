@@ -73,7 +73,7 @@ impl World {
         });
         let nodes: Vec<Node> = nodes.collect();
         let troubles = rng.next() & rng.next() | 1 << rng.below(TROUBLES);
-        let faults_until_ms = rng.between(5_000, 14_000);
+        let faults_until_ms = rng.between(4_000, 10_000);
         let hub = Hub::new(rng.next(), mutation);
         let mut world = Self {
             rng,
@@ -471,7 +471,9 @@ impl World {
         self.after_hub(outs);
         if !self.hub.commit_planned {
             self.hub.commit_planned = true;
-            let after = self.rng.between(1, 60);
+            // At times the disk is slow.
+            let after = if self.rng.percent(4) { 3_000 } else { 60 };
+            let after = self.rng.between(1, after);
             self.plan(after, Event::HubCommit);
         }
     }
@@ -566,7 +568,7 @@ impl World {
         if self.is_healing {
             return;
         }
-        let after = self.rng.between(150, 1_800);
+        let after = self.rng.between(100, 1_300);
         self.plan(after, Event::Strike);
         let kind = self.rng.below(TROUBLES);
         if !self.has_trouble(kind) {
@@ -709,6 +711,7 @@ impl World {
         if self.rng.percent(60) {
             twin.forced_epoch = self.nodes[n].side.as_ref().map(|side| side.newest().epoch);
             self.has_shared_epoch = true;
+            self.oracle.shared.insert(self.nodes[n].box_id.to_string());
         }
         twin.start_at = self.now_ms;
         self.nodes.push(twin);

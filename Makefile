@@ -1,8 +1,10 @@
 # demo    a small ward on this machine, in your browser
 # test    every test, against the real parts
+# soak    MINUTES=n of kills, cuts and full disks under load, both brokers; counts what was lost
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # fuzz    each parser of network and disk input for SECONDS (60); PARSER=name for one
 # bench   measures; figures go to target/bench.jsonl
+# powercut  ROUNDS simulated power cuts on journal, outbox and hub; needs root and loop devices
 # deny    licences, advisories and sources of the dependencies
 SHELL := /bin/bash
 CARGO := PATH="$$HOME/.cargo/bin:$$PATH" cargo
@@ -14,8 +16,12 @@ RTSP ?=
 ARGS ?=
 SECONDS ?= 60
 PARSER ?=
+ROUNDS ?= 50
+POWERCUT ?= ../shared/tools/powercut.py
 
-.PHONY: demo test check fuzz bench deny deps deps-test deps-fuzz console build
+MINUTES ?= 10
+
+.PHONY: demo test soak check fuzz bench powercut deny deps deps-test deps-fuzz deps-bench console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -25,14 +31,22 @@ test: deps-test console
 	cd $(CONSOLE) && npm run check
 	$(CARGO) test --locked
 
+soak: deps-test console
+	CAMNET_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test it -- --ignored --exact --nocapture chaos::soak
+
 check: deps-test console
 	.ci/check
 
 fuzz: deps-fuzz console
 	.ci/fuzz "$(SECONDS)" $(PARSER)
 
-bench: deps-test console
+bench: deps-bench console
 	$(CARGO) bench --profile dev --locked --bench figures
+	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
+	  --features edge,hub,broker --bench ingest --bench index
+
+powercut:
+	$(CARGO) test --locked --test powercut -- rounds $(ROUNDS) $(POWERCUT)
 
 deny:
 	.ci/deny
@@ -48,6 +62,9 @@ deps-test:
 
 deps-fuzz:
 	@deploy/install-deps.sh fuzz
+
+deps-bench:
+	@deploy/install-deps.sh bench
 
 console: $(CONSOLE)/dist/index.html
 

@@ -5,6 +5,7 @@
 #   deploy/install-deps.sh build   what `make demo` needs
 #   deploy/install-deps.sh test    that, and what `make test` needs beside it
 #   deploy/install-deps.sh fuzz    what `make demo` needs, and what `make fuzz` needs beside it
+#   deploy/install-deps.sh bench   that, and what `make bench` compares with
 set -euo pipefail
 
 what=${1:-build}
@@ -16,7 +17,7 @@ packages=(
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
   gstreamer1.0-plugins-ugly gstreamer1.0-libav
 )
-if [ "$what" = test ]; then
+if [ "$what" = test ] || [ "$what" = bench ]; then
   # Real parts that the tests run against.
   packages+=(ffmpeg mosquitto mosquitto-clients python3 procps)
   . /etc/os-release
@@ -26,6 +27,11 @@ if [ "$what" = test ]; then
   else
     packages+=(chromium)
   fi
+fi
+
+if [ "$what" = bench ]; then
+  # What people would otherwise write: a Python subscriber that inserts into PostgreSQL.
+  packages+=(postgresql python3-paho-mqtt python3-psycopg2)
 fi
 
 say() { echo "install-deps: $*" >&2; }
@@ -58,7 +64,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 
 # A distribution starts its mosquitto as a service; the tests start their own and need none.
-if [ "$what" = test ] && command -v systemctl >/dev/null && systemctl is-active -q mosquitto 2>/dev/null; then
+if [ "$what" != build ] && command -v systemctl >/dev/null && systemctl is-active -q mosquitto 2>/dev/null; then
   case " ${missing[*]:-} " in *" mosquitto "*)
     say "stopping the mosquitto service that apt has just started"
     as_root systemctl disable --now -q mosquitto ;;

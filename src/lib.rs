@@ -20,6 +20,7 @@
 //! | [`media`] | decoding and thumbnails; the only one that names GStreamer | touch the network or the store |
 //! | [`edge`] | the agent on the box | know the hub's insides |
 //! | [`hub`] | ingest, index, search, evidence | connect to a box |
+//! | `load` | many boxes at once against a real hub, and the report | be used by any other module |
 //! | [`demo`] | a small ward on loopback made of the real parts | be used by any other module |
 //! | [`cli`] | commands and their output | hold logic |
 //!
@@ -49,6 +50,9 @@ pub mod edge;
 
 #[cfg(feature = "hub")]
 pub mod hub;
+
+#[cfg(all(feature = "edge", feature = "hub"))]
+pub mod load;
 
 #[cfg(feature = "demo")]
 pub mod demo;

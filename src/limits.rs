@@ -248,3 +248,19 @@ pub const TLS_HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 pub const UPLOAD_IDLE_MAX: Duration = Duration::from_secs(30);
 /// An unfinished upload that nobody touched for this long is removed.
 pub const UPLOAD_STALE_AFTER: Duration = Duration::from_secs(48 * 3600);
+
+// --- load ---
+/// Boxes of one load run.
+pub const LOAD_BOXES_MAX: u32 = 20_000;
+/// Open files that a box of a load run needs, here or at the broker.
+pub const LOAD_FILES_PER_BOX: u64 = 2;
+/// New connections per second of a load run: a broker takes only so many handshakes at once.
+pub const LOAD_CONNECTS_PER_S: u32 = 200;
+/// How long the run's hub may take to get ready.
+pub const LOAD_HUB_READY_MAX: Duration = Duration::from_secs(120);
+/// How long receipts and index may take for the last events of a run: several resends.
+pub const LOAD_SETTLE_MAX: Duration = Duration::from_secs(120);
+/// How long a backlog may take.
+pub const LOAD_DRAIN_MAX: Duration = Duration::from_secs(2 * 3600);
+/// Events of a run that are read back one by one; beyond it the account by box must do.
+pub const LOAD_ROWS_CHECKED_MAX: u64 = 50_000;

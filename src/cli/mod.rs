@@ -2,6 +2,7 @@
 //!
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
+mod journal;
 #[cfg(feature = "hub")]
 mod replay;
 mod search;
@@ -31,11 +32,13 @@ enum Command {
     /// The ingest daemon: takes what the boxes hand over, and answers those who may ask.
     #[cfg(feature = "hub")]
     Hub(HubArgs),
-    /// A journal's files: what they hold, and what can be done about it.
-    #[cfg(feature = "hub")]
-    Journal(JournalArgs),
+    /// Look after a journal: of a hub, an outbox or a ring.
+    Journal(journal::JournalArgs),
     /// Find footage by time and place.
     Search(search::SearchArgs),
+    /// Many boxes at once against a real hub on this machine: rates, latencies, losses.
+    #[cfg(all(feature = "edge", feature = "hub"))]
+    Load(crate::load::LoadArgs),
     /// A small ward on this machine: broker, hub, camera boxes and a lamp box, on real RTSP and Modbus servers.
     #[cfg(feature = "demo")]
     Demo(crate::demo::DemoArgs),
@@ -90,20 +93,6 @@ enum HubCommand {
     },
 }
 
-#[cfg(feature = "hub")]
-#[derive(Debug, Args)]
-struct JournalArgs {
-    #[command(subcommand)]
-    command: JournalCommand,
-}
-
-#[cfg(feature = "hub")]
-#[derive(Debug, Subcommand)]
-enum JournalCommand {
-    /// Offer again what the hub set aside, after an update or a change of the registry; the hub may run.
-    Replay(replay::ReplayArgs),
-}
-
 /// Runs the command until it is done or a signal ends it.
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
@@ -143,9 +132,13 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = crate::hub::config::HubConfig::load(&config)?;
             crate::hub::reindex::reindex(config, |line| println!("{line}")).await
         }
-        #[cfg(feature = "hub")]
-        Command::Journal(JournalArgs { command: JournalCommand::Replay(args) }) => replay::run(args).await,
+        Command::Journal(args) => journal::run(args).await,
         Command::Search(args) => search::run(args).await,
+        #[cfg(all(feature = "edge", feature = "hub"))]
+        Command::Load(args) => {
+            start_logging();
+            crate::load::run(args, until_signal()).await
+        }
         #[cfg(feature = "demo")]
         Command::Demo(args) => crate::demo::run(args, until_signal()).await,
     }

@@ -74,6 +74,18 @@ impl Edge {
     /// Runs cameras, lamps, uploads and uplink until `shutdown`, then drains: first those who make events, then
     /// the outbox, then the link.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        self.run_with(shutdown, |_, stop| stop.cancelled_owned()).await
+    }
+
+    /// As [`Edge::run`], with one more source of events beside cameras and lamps; it is told when to stop.
+    pub async fn run_with<S>(
+        self,
+        shutdown: CancellationToken,
+        source: impl FnOnce(Outbox, CancellationToken) -> S,
+    ) -> anyhow::Result<()>
+    where
+        S: Future<Output = ()> + Send + 'static,
+    {
         let Self { config, store, tls, metrics } = self;
         let (outbox, accepts) = Outbox::new();
         let sources_stop = CancellationToken::new();
@@ -94,7 +106,14 @@ impl Edge {
             metrics: uplink::Metrics::register(&metrics)?,
         };
         let uplink_task = tokio::spawn(uplink.run(outbox_stop.clone()));
+        let source = source(outbox.clone(), sources_stop.clone());
+        // The uplink ends when nobody can give it events any more: a box without devices still owes what it owes.
+        let _outbox = outbox.clone();
         let mut sources = start_sources(&config, outbox, rings, tls, &metrics, &sources_stop)?;
+        sources.spawn(async move {
+            source.await;
+            "the further source".to_owned()
+        });
 
         let ended_early = tokio::select! {
             () = shutdown.cancelled() => None,

@@ -11,6 +11,7 @@ use std::sync::mpsc;
 use prometheus::IntCounter;
 
 use super::catalog::Catalog;
+use super::latency::Searchable;
 use super::truth::{HubRecord, TruthItem, read_from};
 use crate::limits::{INDEX_REBUILD_BATCHES_MAX, INDEX_REBUILD_RECORDS};
 use crate::model::{BoxId, Time};
@@ -33,18 +34,24 @@ impl Indexer {
     }
 
     /// Applies batches until ingest ends.
-    pub fn run(mut self, batches: mpsc::Receiver<Batch>, failures: &IntCounter) {
+    pub fn run(mut self, batches: mpsc::Receiver<Batch>, failures: &IntCounter, searchable: &Searchable) {
         while let Ok((first, records)) = batches.recv() {
             let upto = first + records.len() as u64;
             if self.catalog.applied() == first {
                 match self.catalog.apply(first, &records) {
-                    Ok(()) => continue,
+                    Ok(()) => {
+                        searchable.observe(&records, Time::now());
+                        continue;
+                    }
                     Err(error) => tracing::warn!(%error, first, "the index did not take a batch at once"),
                 }
             }
             failures.inc();
-            if let Err(error) = self.catch_up(upto, |_, _| Ok(())) {
-                tracing::error!(%error, "the index lags behind; it goes on with the next events");
+            match self.catch_up(upto, |_, _| Ok(())) {
+                Ok(()) => searchable.observe(&records, Time::now()),
+                Err(error) => {
+                    tracing::error!(%error, "the index lags behind; it goes on with the next events");
+                }
             }
         }
     }
@@ -89,7 +96,8 @@ fn read_batches(
         let is_end = next >= upto;
         if is_end || records.len() >= INDEX_REBUILD_RECORDS {
             let batch = std::mem::replace(&mut records, Vec::with_capacity(INDEX_REBUILD_RECORDS));
-            if is_end && batch.is_empty() || batches.send((first, batch)).is_err() || is_end {
+            let is_taken = batch.is_empty() || batches.send((first, batch)).is_ok();
+            if is_end || !is_taken {
                 return Ok(());
             }
             first = next;

@@ -20,6 +20,8 @@ pub mod aside;
 pub mod ingest;
 pub mod replay;
 
+pub mod latency;
+
 pub mod indexer;
 
 pub mod reindex;
@@ -273,7 +275,7 @@ impl Stores {
             tracing::warn!(?recovery, "the journal was not closed cleanly");
         }
         let (catalog, opened) =
-            Live::open(&data_dir.join("index"), &truth.dir(), truth.next()).context("the hub's index")?;
+            Live::open(&data_dir.join("index"), &truth.records(), truth.next()).context("the hub's index")?;
         tracing::info!(?opened, records = truth.next(), "journal and index open");
         let registry = Registry::open(&data_dir.join("acts")).context("the acts journal")?;
         let changes = registry.import(&RegistryFile::load(&config.registry)?, Time::now())?;

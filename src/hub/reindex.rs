@@ -18,6 +18,7 @@ use super::catalog::embedded::Sizes;
 use super::catalog::live::{self, Live};
 use super::config::HubConfig;
 use super::indexer::Indexer;
+use super::truth::TruthRecords;
 use crate::journal::{Journal, JournalError};
 use crate::limits::{COMMIT_EVENTS_MAX, REINDEX_ROUNDS_MAX};
 
@@ -210,7 +211,7 @@ pub fn rebuild_offline(
     let (journal, _) = Journal::open(&data_dir.join("journal"))?;
     let folder = data_dir.join("index");
     let mut build = || {
-        let new = live::begin(&folder, journal.dir(), sizes)?;
+        let new = live::begin(&folder, &TruthRecords::of(&journal), sizes)?;
         let mut indexer = Indexer::new(journal.dir().to_owned(), new.index.clone());
         indexer.catch_up(journal.next(), &mut progress)?;
         drop(indexer);

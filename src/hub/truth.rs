@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::arrivals::Arrivals;
-use crate::journal::{Damage, Item, Journal, JournalError, Reader, Recovery};
+use crate::journal::{Damage, Item, ItemRef, Journal, JournalError, Reader, Records, Recovery};
 use crate::limits::{SEQUENCE_MAX, STATUS_RECEIPTS_MAX};
 use crate::model::{BoxId, Epoch, Event, Previous, Sha256Hash, Time};
 use crate::wire::{self, Decoded, Receipt};
@@ -147,6 +147,11 @@ impl JournalTruth {
         self.journal.dir().to_owned()
     }
 
+    /// For those who read what is durable.
+    pub fn records(&self) -> TruthRecords {
+        TruthRecords::of(&self.journal)
+    }
+
     fn replay(&mut self) -> Result<(), JournalError> {
         self.arrivals = Arrivals::default();
         for item in self.journal.read(self.journal.first()) {
@@ -235,7 +240,29 @@ impl Truth for JournalTruth {
 
 /// Reads the truth of a hub, running or not: records in order with their positions, damage by name.
 pub fn read_from(dir: &Path, from: u64) -> Result<TruthReader, JournalError> {
-    Ok(TruthReader { records: Reader::of_dir(dir, from)? })
+    Ok(TruthRecords(Records::of_dir(dir)?).read(from))
+}
+
+/// The truth, for readers; what becomes durable later is seen too. Clones share what they read last.
+#[derive(Clone)]
+pub struct TruthRecords(Records);
+
+impl TruthRecords {
+    /// The truth in an open journal.
+    pub fn of(journal: &Journal) -> Self {
+        Self(journal.records())
+    }
+
+    /// Records in order, from a position on.
+    pub fn read(&self, from: u64) -> TruthReader {
+        TruthReader { records: self.0.read(from) }
+    }
+
+    /// The record at a position; None if there is none, or none that this version knows.
+    pub fn record(&self, position: u64) -> Result<Option<HubRecord>, JournalError> {
+        let record = self.0.read_record(position)?;
+        Ok(record.and_then(|record| decode_record(&record.payload).ok()))
+    }
 }
 
 /// See [`read_from`].
@@ -262,11 +289,12 @@ impl Iterator for TruthReader {
     type Item = Result<TruthItem, JournalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.records.next()?.map(|item| match item {
-            Item::Damage(damage) => TruthItem::Damage(damage),
-            Item::Record(record) => match decode_record(&record.payload) {
-                Ok(decoded) => TruthItem::Record { position: record.number, record: decoded },
-                Err(why) => TruthItem::Unreadable { position: record.number, why },
+        let item = self.records.next_ref().transpose()?;
+        Some(item.map(|item| match item {
+            ItemRef::Damage(damage) => TruthItem::Damage(damage),
+            ItemRef::Record { number, payload } => match decode_record(payload) {
+                Ok(record) => TruthItem::Record { position: number, record },
+                Err(why) => TruthItem::Unreadable { position: number, why },
             },
         }))
     }

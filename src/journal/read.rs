@@ -75,7 +75,8 @@ struct OpenSegment {
 const INDEX_BYTES: u64 = 64 << 10;
 
 impl Records {
-    /// The journal in `dir`, also while another process writes it: what stands in its files now.
+    /// The journal in `dir`, also while somebody else writes it: what stands in its files. A reader sees those that
+    /// were there when it was made; [`Records::read_record`] looks for new ones.
     pub fn of_dir(dir: &Path) -> Result<Self, JournalError> {
         Self::of_dir_on(Arc::new(RealDisk), dir)
     }
@@ -106,9 +107,25 @@ impl Records {
 
     /// One record; None if it was dropped or is not there yet. Damage is an error that names what is lost.
     pub fn read_record(&self, number: u64) -> Result<Option<Record>, JournalError> {
-        let found = self.frame_of(number)?;
+        let mut found = self.frame_of(number)?;
+        if found.is_none() && self.is_of_dir() && self.refresh()? {
+            found = self.frame_of(number)?;
+        }
         let payload = found.as_ref().and_then(|frame| frame.record(number));
         Ok(payload.map(|payload| Record { number, payload: payload.to_vec() }))
+    }
+
+    /// True if nobody tells us what is new.
+    fn is_of_dir(&self) -> bool {
+        self.shared.extent.read().unwrap_or_else(|poisoned| poisoned.into_inner()).durable == u64::MAX
+    }
+
+    /// Looks for segments that were begun or dropped since; true if there are any.
+    fn refresh(&self) -> Result<bool, JournalError> {
+        let segments = list_segments(self.shared.disk.as_ref(), &self.shared.dir)?;
+        let has_changed = segments != self.extent().segments;
+        self.set_extent(|extent| extent.segments = segments);
+        Ok(has_changed)
     }
 
     fn frame_of(&self, number: u64) -> Result<Option<Arc<Unpacked>>, JournalError> {
@@ -186,6 +203,9 @@ impl Records {
     }
 
     fn was_dropped(&self, first: u64) -> bool {
+        if self.is_of_dir() && self.refresh().is_err() {
+            return false;
+        }
         !self.extent().segments.contains(&first)
     }
 

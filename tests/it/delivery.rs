@@ -1,30 +1,15 @@
 //! Nothing that a box accepted is lost, whatever is killed; with the embedded broker and with Mosquitto.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use camnet::demo::StreetPictures;
-use camnet::journal::{Item, Reader};
 use camnet::media::rtsp_server::RtspServer;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::{HubWorld, Process, root, run, wait_for};
-
-/// Ids of all events that the box's outbox ever accepted, read from its files.
-fn accepted(box_dir: &Path) -> BTreeMap<String, Value> {
-    let mut events = BTreeMap::new();
-    for item in Reader::of_dir(&box_dir.join("outbox"), 0).unwrap() {
-        let Item::Record(record) = item.unwrap() else { panic!("the outbox is damaged") };
-        if record.payload[0] == b'E' {
-            let event: Value = serde_json::from_slice(&record.payload[17..]).unwrap();
-            events.insert(event["id"].as_str().unwrap().to_owned(), event);
-        }
-    }
-    events
-}
+use crate::world::{HubWorld, accepted, run, wait_for};
 
 /// How often each event stands in the index.
 async fn indexed(world: &HubWorld, box_id: &str) -> BTreeMap<String, usize> {
@@ -54,11 +39,6 @@ async fn all_arrive(world: &HubWorld, box_id: &str) {
     assert!(counts.values().all(|&count| count == 1), "exactly once");
 }
 
-fn street(server: &RtspServer) -> String {
-    server.mount_drawn("street", StreetPictures::new(7, None)).unwrap();
-    format!("[[camera]]\nid = \"cam-01\"\nurl = \"{}\"\n", server.url("street"))
-}
-
 async fn clips(world: &HubWorld, from: Timestamp) -> Vec<Value> {
     world.all(&format!("/api/v1/clips?from={from}&device=cam-01&limit=100"), "clips").await
 }
@@ -73,158 +53,146 @@ async fn check_account(world: &HubWorld, from: Timestamp) -> Vec<Value> {
     spans
 }
 
-/// All segment files of the ring decode to their last picture without a complaint.
-fn check_ring(world: &HubWorld) {
+/// Which segment files of the ring are looked at.
+#[derive(PartialEq)]
+enum Segments {
+    All,
+    /// The newest is being written.
+    AllButNewest,
+}
+
+/// They decode to their last picture without a complaint.
+fn check_ring(world: &HubWorld, which: Segments) {
     let ring = world.dir.join("box-01/ring/cam-01");
-    let mut played = 0;
-    for entry in std::fs::read_dir(ring).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "mp4") {
-            let output = Command::new("ffmpeg")
-                .args(["-v", "warning", "-i"])
-                .arg(&path)
-                .args(["-f", "null", "-"])
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", path.display());
-            assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", path.display());
-            played += 1;
-        }
+    let files = std::fs::read_dir(ring).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "mp4")).collect();
+    segments.sort();
+    if which == Segments::AllButNewest {
+        segments.pop();
     }
-    assert!(played > 0, "the ring is empty");
+    assert!(!segments.is_empty(), "the ring has no closed segment");
+    for path in segments {
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "warning", "-i"]).arg(&path).args(["-f", "null", "-"]);
+        let output = ffmpeg.output().unwrap();
+        assert!(output.status.success(), "{}", path.display());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", path.display());
+    }
+}
+
+/// A world with one camera on a drawn street, and its box configured.
+struct Street {
+    world: HubWorld,
+    began: Timestamp,
+    _server: RtspServer,
+    _dir: tempfile::TempDir,
+}
+
+impl Street {
+    fn new(boxes: &[&str], finish: impl FnOnce(HubWorld) -> HubWorld) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let world = finish(HubWorld::new(dir.path(), boxes));
+        let server = RtspServer::start(0, None).unwrap();
+        server.mount_drawn("street", StreetPictures::new(7, None)).unwrap();
+        world.box_config(
+            "box-01",
+            &format!("[[camera]]\nid = \"cam-01\"\nurl = \"{}\"\n", server.url("street")),
+        );
+        Self { world, began: Timestamp::now(), _server: server, _dir: dir }
+    }
+
+    async fn first_clip(&self) {
+        wait_for("a first clip", Duration::from_secs(180), || async {
+            (!clips(&self.world, self.began).await.is_empty()).then_some(())
+        })
+        .await;
+    }
+
+    fn accepted(&self) -> usize {
+        accepted(&self.world.dir.join("box-01")).len()
+    }
+
+    /// The box goes on making events whatever is dead.
+    async fn further_events(&self, while_what: &str) {
+        let before = self.accepted();
+        wait_for(&format!("events {while_what}"), Duration::from_secs(180), || async {
+            (self.accepted() > before).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killing_the_box_and_the_hub_loses_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = HubWorld::new(dir.path(), &["box-01"]);
-    let server = RtspServer::start(0, None).unwrap();
-    world.box_config("box-01", &street(&server));
-    let began = Timestamp::now();
+    let street = Street::new(&["box-01"], |world| world);
+    let (world, began) = (&street.world, street.began);
     let hub = world.start().await;
     let edge = world.start_box("box-01");
-    wait_for("a first clip", Duration::from_secs(180), || async {
-        (!clips(&world, began).await.is_empty()).then_some(())
-    })
-    .await;
+    street.first_clip().await;
 
     edge.kill9();
     let edge = world.start_box("box-01");
     wait_for("the box's gap to be told", Duration::from_secs(180), || async {
-        let spans = check_account(&world, began).await;
+        let spans = check_account(world, began).await;
         let told = spans.iter().position(|span| span["cause"] == "box_off")?;
         spans[told..].iter().any(|span| span["state"] == "recorded").then_some(())
     })
     .await;
-    check_ring_once_closed(&world);
+    check_ring(world, Segments::AllButNewest);
 
-    let before = clips(&world, began).await.len();
+    let before = clips(world, began).await.len();
     hub.kill9();
-    let events_before = accepted(&world.dir.join("box-01")).len();
-    wait_for("events while the hub is dead", Duration::from_secs(180), || async {
-        (accepted(&world.dir.join("box-01")).len() > events_before).then_some(())
-    })
-    .await;
+    street.further_events("while the hub is dead").await;
     let hub = world.start().await;
     wait_for("clips after the hub's death", Duration::from_secs(240), || async {
-        let clips = clips(&world, began).await;
+        let clips = clips(world, began).await;
         (clips.len() > before && clips.iter().all(|clip| clip["where"] == "hub")).then_some(())
     })
     .await;
 
     edge.stop();
-    check_ring(&world);
-    let events_before = accepted(&world.dir.join("box-01")).len();
+    check_ring(world, Segments::All);
+    let events_before = street.accepted();
     let edge = world.start_box("box-01");
     wait_for("the box to be back", Duration::from_secs(60), || async {
         let answer = world.get("/api/v1/boxes").await;
         let online = answer["boxes"][0]["online"] == true;
-        (online && accepted(&world.dir.join("box-01")).len() > events_before).then_some(())
+        (online && street.accepted() > events_before).then_some(())
     })
     .await;
-    all_arrive(&world, "box-01").await;
-    check_account(&world, began).await;
+    all_arrive(world, "box-01").await;
+    check_account(world, began).await;
     edge.stop();
     hub.stop();
 }
 
-/// Right after a kill and restart: every segment but the one being written plays to its end.
-fn check_ring_once_closed(world: &HubWorld) {
-    let ring = world.dir.join("box-01/ring/cam-01");
-    let mut segments: Vec<_> = std::fs::read_dir(ring)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "mp4"))
-        .collect();
-    segments.sort();
-    segments.pop();
-    assert!(!segments.is_empty(), "the killed run left a segment");
-    for path in segments {
-        let output = Command::new("ffmpeg")
-            .args(["-v", "warning", "-i"])
-            .arg(&path)
-            .args(["-f", "null", "-"])
-            .output()
-            .unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{}", path.display());
-    }
-}
-
-/// Mosquitto with our configuration, on the world's certificates and port.
-fn start_mosquitto(world: &HubWorld) -> Process {
-    let dir = world.dir.display();
-    let text = std::fs::read_to_string(root().join("deploy/mosquitto.conf")).unwrap();
-    let text = text
-        .replace("listener 8883", &format!("listener {} 127.0.0.1", world.mqtt))
-        .replace("/etc/mosquitto/certs/hub.key", &format!("{dir}/hub.key"))
-        .replace("/etc/camnet/", &format!("{dir}/"))
-        .replace("/etc/mosquitto/conf.d/mosquitto.acl", &format!("{dir}/mosquitto.acl"))
-        .replace("persistence true", &format!("persistence true\npersistence_location {dir}/\nuser root"));
-    std::fs::copy(root().join("deploy/mosquitto.acl"), world.dir.join("mosquitto.acl")).unwrap();
-    let config = world.dir.join("mosquitto.conf");
-    std::fs::write(&config, text).unwrap();
-    let mosquitto =
-        if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
-    Process::start(&world.dir, "mosquitto", Command::new(mosquitto).arg("-c").arg(config))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn mosquitto_serves_as_well_and_may_forget_everything() {
-    let dir = tempfile::tempdir().unwrap();
-    let world = HubWorld::new(dir.path(), &["box-01", "box-02"]).with_external_broker();
-    let server = RtspServer::start(0, None).unwrap();
-    world.box_config("box-01", &street(&server));
-    let broker = start_mosquitto(&world);
-    let began = Timestamp::now();
+    let street = Street::new(&["box-01", "box-02"], HubWorld::with_external_broker);
+    let world = &street.world;
+    let broker = world.start_mosquitto(true);
     let hub = world.start().await;
     let edge = world.start_box("box-01");
-    wait_for("a first clip", Duration::from_secs(180), || async {
-        (!clips(&world, began).await.is_empty()).then_some(())
-    })
-    .await;
+    street.first_clip().await;
 
     // The broker dies with what it had in memory; box and hub find each other again.
     broker.kill9();
-    let events_before = accepted(&world.dir.join("box-01")).len();
-    wait_for("events without a broker", Duration::from_secs(180), || async {
-        (accepted(&world.dir.join("box-01")).len() > events_before).then_some(())
-    })
-    .await;
+    street.further_events("without a broker").await;
     let _ = std::fs::remove_file(world.dir.join("mosquitto.db"));
-    let broker = start_mosquitto(&world);
-    all_arrive(&world, "box-01").await;
+    let broker = world.start_mosquitto(true);
+    all_arrive(world, "box-01").await;
 
     // A box that speaks as another one is stopped by the broker, and the hub would refuse it again.
     let event = r#"{"specversion":"1.0","id":"00000000-0000-7000-8000-000000000001","source":"/box-01/cam-01","type":"camnet.status.v1","time":"2026-11-20T00:00:00Z","sequence":"00000000000000000001","epoch":"00000000000000ff","data":{"working":true}}"#;
-    publish_as(&world, "box-02", "camnet/1/box-01/event", event);
-    publish_as(&world, "box-02", "camnet/1/box-02/event", event);
+    publish_as(world, "box-02", "camnet/1/box-01/event", event);
+    publish_as(world, "box-02", "camnet/1/box-02/event", event);
     let refused = wait_for("the forged event set aside", Duration::from_secs(90), || async {
         let answer = world.get("/api/v1/refused?box=box-02").await;
         answer["refused"].as_array().unwrap().first().cloned()
     })
     .await;
     assert_eq!(refused["reason"], "wrong_box", "{refused}");
-    let counts = indexed(&world, "box-01").await;
+    let counts = indexed(world, "box-01").await;
     assert!(!counts.contains_key("00000000-0000-7000-8000-000000000001"));
     edge.stop();
     hub.stop();

@@ -17,7 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("edge", &["limits", "model", "wire", "journal", "tls", "toml_file", "outage", "mqtt", "media"]),
     ("hub", &["limits", "model", "wire", "journal", "tls", "toml_file", "mqtt", "broker", "media"]),
     ("demo", &["limits", "model", "tls", "media", "edge", "hub"]),
-    ("cli", &["limits", "model", "tls", "toml_file", "edge", "hub", "demo"]),
+    ("load", &["limits", "model", "wire", "tls", "toml_file", "mqtt", "edge", "hub"]),
+    ("cli", &["limits", "model", "tls", "toml_file", "edge", "hub", "load", "demo"]),
 ];
 
 /// A foreign library and the only files that may name it.

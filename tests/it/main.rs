@@ -1,11 +1,14 @@
 //! Every integration test, in one binary: real processes, a real broker, real HTTP, on loopback.
 
 mod bad_input;
+mod chaos;
 mod contracts;
 mod delivery;
 mod demo;
 mod footage;
 mod layers;
 mod parsers;
+mod proxy;
 mod reindex;
+mod traps;
 mod world;

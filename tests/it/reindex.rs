@@ -71,7 +71,7 @@ fn publish(world: &HubWorld, batch: usize) {
     let body = world.dir.join("batch.json");
     std::fs::write(&body, serde_json::to_vec(&events).unwrap()).unwrap();
     run(Command::new("mosquitto_pub")
-        .args(["-V", "5", "-h", "127.0.0.1", "-q", "1", "-t", "camnet/1/box-01/event", "-p"])
+        .args(["-V", "5", "-i", "box-01", "-h", "127.0.0.1", "-q", "1", "-t", "camnet/1/box-01/event", "-p"])
         .arg(world.mqtt.to_string())
         .arg("-f")
         .arg(&body)

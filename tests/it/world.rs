@@ -1,11 +1,13 @@
 //! What every test needs: a folder, processes that end with the test, and waiting on a condition.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use camnet::journal::{Item, Reader};
 use serde_json::Value;
 
 /// The binary under test.
@@ -47,6 +49,15 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{name} can't start: {error}"));
         Self { name: name.to_owned(), child, log }
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// SIGKILL: no last word, no flush.
@@ -95,6 +106,19 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.success(), "kill -{name} {pid}");
 }
 
+/// The JSON of every event that the box's outbox ever accepted, by id, read from its files.
+pub fn accepted(box_dir: &Path) -> BTreeMap<String, Value> {
+    let mut events = BTreeMap::new();
+    for item in Reader::of_dir(&box_dir.join("outbox"), 0).unwrap() {
+        let Item::Record(record) = item.unwrap() else { panic!("the outbox is damaged") };
+        if record.payload[0] == b'E' {
+            let event: Value = serde_json::from_slice(&record.payload[17..]).unwrap();
+            events.insert(event["id"].as_str().unwrap().to_owned(), event);
+        }
+    }
+    events
+}
+
 /// Asks again until there is an answer, at most `within`.
 pub async fn wait_for<T, F: Future<Output = Option<T>>>(
     what: &str,
@@ -125,7 +149,11 @@ pub struct HubWorld {
     pub dir: PathBuf,
     pub officers: u16,
     pub boxes: u16,
+    /// Where the broker listens.
     pub mqtt: u16,
+    /// Where boxes and hub connect to it: the same, unless a proxy stands between.
+    pub box_link: u16,
+    pub hub_link: u16,
     client: reqwest::Client,
 }
 
@@ -139,11 +167,14 @@ impl HubWorld {
             init.args(["--box", id]);
         }
         run(&mut init);
+        let mqtt = free_port();
         let world = Self {
             dir: dir.to_owned(),
             officers: free_port(),
             boxes: free_port(),
-            mqtt: free_port(),
+            mqtt,
+            box_link: mqtt,
+            hub_link: mqtt,
             client: reqwest::Client::new(),
         };
         world.write_config(&format!(
@@ -159,7 +190,7 @@ impl HubWorld {
         self.write_config(&format!(
             "[broker.external]\naddress = \"127.0.0.1:{}\"\nca = \"ca.pem\"\n\
              client_certificate = \"camnet-hub.pem\"\nclient_key = \"camnet-hub.key\"\n",
-            self.mqtt
+            self.hub_link
         ));
         self
     }
@@ -175,13 +206,15 @@ impl HubWorld {
 
     /// Starts the hub and waits until it is ready.
     pub async fn start(&self) -> Process {
-        let process = Process::start(
-            &self.dir,
-            "hub",
-            camnet().args(["hub", "--config"]).arg(self.dir.join("hub.toml")),
-        );
+        let process = self.start_soon();
         self.ready().await;
         process
+    }
+
+    /// Starts the hub and does not wait.
+    pub fn start_soon(&self) -> Process {
+        let config = self.dir.join("hub.toml");
+        Process::start(&self.dir, "hub", camnet().args(["hub", "--config"]).arg(config))
     }
 
     pub async fn ready(&self) {
@@ -231,11 +264,30 @@ impl HubWorld {
         let text = format!(
             "box = \"{id}\"\ndata_dir = \"{id}\"\n[hub]\nmqtt = \"127.0.0.1:{}\"\nurl = \"https://127.0.0.1:{}\"\n\
              ca = \"ca.pem\"\ncertificate = \"{id}.pem\"\nkey = \"{id}.key\"\n{devices}",
-            self.mqtt, self.boxes
+            self.box_link, self.boxes
         );
         let path = self.dir.join(format!("{id}.toml"));
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// Mosquitto with our configuration, on this world's certificates and port.
+    pub fn start_mosquitto(&self, persistence: bool) -> Process {
+        let dir = self.dir.display();
+        let text = std::fs::read_to_string(root().join("deploy/mosquitto.conf")).unwrap();
+        let kept = format!("persistence true\npersistence_location {dir}/\nuser root");
+        let text = text
+            .replace("listener 8883", &format!("listener {} 127.0.0.1", self.mqtt))
+            .replace("/etc/mosquitto/certs/hub.key", &format!("{dir}/hub.key"))
+            .replace("/etc/camnet/", &format!("{dir}/"))
+            .replace("/etc/mosquitto/conf.d/mosquitto.acl", &format!("{dir}/mosquitto.acl"))
+            .replace("persistence true", if persistence { &kept } else { "persistence false\nuser root" });
+        std::fs::copy(root().join("deploy/mosquitto.acl"), self.dir.join("mosquitto.acl")).unwrap();
+        let config = self.dir.join("mosquitto.conf");
+        std::fs::write(&config, text).unwrap();
+        let debian = "/usr/sbin/mosquitto";
+        let mosquitto = if Path::new(debian).exists() { debian } else { "mosquitto" };
+        Process::start(&self.dir, "mosquitto", Command::new(mosquitto).arg("-c").arg(config))
     }
 
     pub fn start_box(&self, id: &str) -> Process {

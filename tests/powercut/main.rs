@@ -1,31 +1,52 @@
-//! A journal under a power cut: the child and the judge of a harness that copies the disk while the child writes.
+//! Journal, outbox and hub under a power cut: the child and the judge of a harness that copies the disk while the
+//! child writes.
 //!
 //! ```text
-//! powercut child DIR           appends and syncs without end, prints `ACK n` for each durable record
-//! powercut verify DIR LAST     fails unless records 0 to LAST are there, whole, and nothing is invented
+//! powercut child WHAT DIR           writes without end, prints `ACK n` for each item that is durable
+//! powercut verify WHAT DIR LAST     fails unless items 0 to LAST are there, whole, and nothing is invented
+//! powercut rounds N TOOL            N power cuts on each of them with TOOL (../shared/tools/powercut.py)
 //! ```
 //!
-//! Cutting needs root and loop devices, so a run without arguments (as `cargo test` does it) checks only a short
-//! write and its reading. May not know how the power is cut.
+//! WHAT is journal, outbox or hub. Cutting needs root and loop devices (`make powercut ROUNDS=50`), so a run without
+//! arguments (as `cargo test` does it) checks only a short write, a stop without a word, and its reading. May not
+//! know how the power is cut.
+
+#[cfg(feature = "hub")]
+mod hub;
+mod journal;
+#[cfg(feature = "edge")]
+mod outbox;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, bail, ensure};
-use camnet::journal::{Item, Journal};
 
-/// Small, so that many cuts fall on a new segment.
-const SEGMENT_BYTES: u64 = 64 << 10;
-/// The child rests there; the disk of a round is small.
-const BYTES_MAX: u64 = 150 << 20;
+/// Something that says when it is durable.
+struct Subject {
+    name: &'static str,
+    /// Writes so many items, or until its share of the disk is used; returns the last one that is durable.
+    write: fn(&Path, u64, &mut dyn Write) -> anyhow::Result<i64>,
+    /// Fails unless the items up to this one are there.
+    verify: fn(&Path, i64) -> anyhow::Result<()>,
+}
+
+const SUBJECTS: &[Subject] = &[
+    Subject { name: "journal", write: journal::write, verify: journal::verify },
+    #[cfg(feature = "edge")]
+    Subject { name: "outbox", write: outbox::write, verify: outbox::verify },
+    #[cfg(feature = "hub")]
+    Subject { name: "hub", write: hub::write, verify: hub::verify },
+];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        ["child", dir] => write(Path::new(dir), u64::MAX, &mut std::io::stdout().lock()).map(|_| rest()),
-        ["verify", dir, last] => last.parse().context("LAST").and_then(|last| verify(Path::new(dir), last)),
+        ["child", what, dir] => child(what, Path::new(dir)),
+        ["verify", what, dir, last] => verify(what, Path::new(dir), last),
+        ["rounds", rounds, tool] => cut(rounds, tool),
         _ => without_a_cut(),
     };
     match done {
@@ -37,59 +58,61 @@ fn main() -> ExitCode {
     }
 }
 
-/// One to some 4000 bytes that only record `n` has.
-fn payload(n: u64) -> Vec<u8> {
-    let seed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let length = 1 + (seed >> 52) as usize;
-    (0..length as u64).map(|i| (seed.rotate_left((i % 64) as u32) ^ i) as u8).collect()
+fn subject(name: &str) -> anyhow::Result<&'static Subject> {
+    SUBJECTS.iter().find(|subject| subject.name == name).with_context(|| format!("{name} is not known"))
 }
 
-/// Appends groups of one to sixteen records and says which are durable; returns the last one that is durable.
-fn write(dir: &Path, records: u64, out: &mut impl Write) -> anyhow::Result<i64> {
-    let (mut journal, _) = Journal::open_with(dir, SEGMENT_BYTES)?;
-    let mut written_bytes = 0;
-    while journal.next() < records && written_bytes < BYTES_MAX {
-        let first = journal.next();
-        for n in first..first + 1 + first % 16 {
-            let payload = payload(n);
-            written_bytes += payload.len() as u64;
-            journal.append(&payload)?;
-        }
-        journal.sync()?;
-        (first..journal.next()).try_for_each(|n| writeln!(out, "ACK {n}"))?;
-        out.flush()?;
-    }
-    Ok(journal.next() as i64 - 1)
-}
-
-fn rest() {
+fn child(what: &str, dir: &Path) -> anyhow::Result<()> {
+    (subject(what)?.write)(dir, u64::MAX, &mut std::io::stdout().lock())?;
+    // Its share of the disk is used: it waits for the cut.
     std::thread::sleep(std::time::Duration::from_secs(120));
+    Ok(())
 }
 
-fn verify(dir: &Path, last: i64) -> anyhow::Result<()> {
-    let (mut journal, recovery) = Journal::open_with(dir, SEGMENT_BYTES)?;
-    ensure!(recovery.damage.is_empty(), "damage: {:?}", recovery.damage);
-    let mut found = 0;
-    for item in journal.read(0) {
-        match item? {
-            Item::Record(record) => {
-                ensure!(record.number == found, "record {} stands where {found} should", record.number);
-                ensure!(record.payload == payload(found), "record {found} is not what was written");
-                found += 1;
-            }
-            Item::Damage(damage) => bail!("{damage}"),
+fn verify(what: &str, dir: &Path, last: &str) -> anyhow::Result<()> {
+    (subject(what)?.verify)(dir, last.parse().context("LAST")?)
+}
+
+/// Says that items up to `next` are durable, from `first` on.
+fn acknowledge(out: &mut dyn Write, first: u64, next: u64) -> anyhow::Result<()> {
+    (first..next).try_for_each(|n| writeln!(out, "ACK {n}"))?;
+    Ok(out.flush()?)
+}
+
+/// All subjects at once: a round mostly waits.
+fn cut(rounds: &str, tool: &str) -> anyhow::Result<()> {
+    let me = std::env::current_exe()?;
+    let me = me.to_str().context("the path of this program")?;
+    let mut running = Vec::new();
+    for subject in SUBJECTS {
+        let child = format!("'{me}' child {} {{dir}}", subject.name);
+        let verify = format!("'{me}' verify {} {{dir}} {{last}}", subject.name);
+        let seed = std::process::id().to_string();
+        let mut command = Command::new("python3");
+        command.args([tool, "--rounds", rounds, "--seed", &seed, "--child", &child, "--verify", &verify]);
+        command.stdout(std::process::Stdio::piped());
+        running.push((subject.name, command.spawn().context(tool.to_owned())?));
+    }
+    let mut bad = Vec::new();
+    for (name, process) in running {
+        let output = process.wait_with_output()?;
+        print!("{name}: {}", String::from_utf8_lossy(&output.stdout));
+        if !output.status.success() {
+            bad.push(name);
         }
     }
-    ensure!(found as i64 > last, "{found} records are there, 0 to {last} were acknowledged");
-    ensure!(journal.next() == found, "{found} records are there, the next one would be {}", journal.next());
-    journal.append(&payload(found))?;
-    journal.sync().context("going on")
+    ensure!(bad.is_empty(), "bad rounds: {}", bad.join(", "));
+    Ok(())
 }
 
 fn without_a_cut() -> anyhow::Result<()> {
-    let dir = tempfile::tempdir()?;
-    let last = write(dir.path(), 500, &mut std::io::sink())?;
-    verify(dir.path(), last)?;
-    ensure!(verify(dir.path(), last + 2).is_err(), "a record that is not there was not missed");
+    for subject in SUBJECTS {
+        let dir = tempfile::tempdir()?;
+        let last = (subject.write)(dir.path(), 300, &mut std::io::sink())?;
+        (subject.verify)(dir.path(), last).context(subject.name)?;
+        if (subject.verify)(dir.path(), last + 1000).is_ok() {
+            bail!("{}: an item that is not there was not missed", subject.name);
+        }
+    }
     Ok(())
 }

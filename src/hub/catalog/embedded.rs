@@ -46,13 +46,12 @@ use super::{
     EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
     clock_as_placed, lay_out, place_in_time,
 };
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX};
 use crate::model::{CoverageSpan, DeviceId, Sha256Hash, Time};
 use block::{Arrangement, Row};
 use events::EventSearch;
 use keys::{applied_key, block_key, kind, run_key, stored_key, version_key};
-use originals::Originals;
 use sources::Sources;
 use state::{KnownEpoch, RunBounds, State};
 use values::{BlockBounds, RunValue, SourceValue, decode, encode};
@@ -67,7 +66,7 @@ pub struct Embedded {
     db: sled::Db,
     tree: sled::Tree,
     file: PathBuf,
-    originals: Originals,
+    truth: TruthRecords,
     sizes: Sizes,
     applied: AtomicU64,
     /// Held while records are applied: one writer at a time.
@@ -104,20 +103,19 @@ pub enum Opened {
 }
 
 impl Embedded {
-    /// Opens the index in `dir` of the journal in `journal_dir`. `journal_next` is the number that the journal's
-    /// next record will get.
-    pub fn open(dir: &Path, journal_dir: &Path, journal_next: u64) -> Result<(Self, Opened), CatalogError> {
-        Self::open_with(dir, journal_dir, journal_next, Sizes::default())
+    /// Opens the index in `dir` of `truth`. `journal_next` is the number that its next record will get.
+    pub fn open(dir: &Path, truth: &TruthRecords, journal_next: u64) -> Result<(Self, Opened), CatalogError> {
+        Self::open_with(dir, truth, journal_next, Sizes::default())
     }
 
     /// As [`Embedded::open`], with other sizes.
     pub fn open_with(
         dir: &Path,
-        journal_dir: &Path,
+        truth: &TruthRecords,
         journal_next: u64,
         sizes: Sizes,
     ) -> Result<(Self, Opened), CatalogError> {
-        let open = || open_store(dir, journal_dir, sizes);
+        let open = || open_store(dir, truth, sizes);
         let existed = dir.join("db").exists();
         let why = match open() {
             Ok(store) if !existed => return Ok((store, Opened::New)),
@@ -297,7 +295,7 @@ fn run_blocks(state: &State, batch: &mut sled::Batch) -> std::io::Result<RunBoun
     Ok(run)
 }
 
-fn open_store(dir: &Path, journal_dir: &Path, sizes: Sizes) -> Result<Embedded, String> {
+fn open_store(dir: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Embedded, String> {
     let existed = dir.join("db").exists();
     let open = || {
         let config = sled::Config::new().path(dir).cache_capacity(INDEX_CACHE_BYTES);
@@ -330,7 +328,7 @@ fn open_store(dir: &Path, journal_dir: &Path, sizes: Sizes) -> Result<Embedded, 
         db,
         tree,
         file: dir.join("db"),
-        originals: Originals::new(journal_dir.to_owned()),
+        truth: truth.clone(),
         sizes,
         applied: AtomicU64::new(state.start),
         writer: Mutex::new(()),
@@ -464,7 +462,7 @@ impl Catalog for Embedded {
         };
         let early = search.look_through(&self.tree, &runs)?;
         let (keys, next) = search.page(early);
-        let mut events = self.originals.rows(&keys)?;
+        let mut events = originals::rows(&self.truth, &keys)?;
         // Two types may share a code.
         events.retain(|row| query.kind.as_ref().is_none_or(|kind| *kind == row.kind));
         Ok(EventPage { events, next })

@@ -16,7 +16,7 @@ use super::{
     BoxRow, Catalog, CatalogError, ClipKey, ClipRow, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
     RefusedQuery, TimeRange,
 };
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
 use crate::limits::INDEX_RETIRE_MAX;
 use crate::model::{CoverageSpan, DeviceId, Sha256Hash};
 
@@ -32,7 +32,7 @@ pub struct Generation {
 /// The index in use.
 pub struct Live {
     folder: PathBuf,
-    journal_dir: PathBuf,
+    truth: TruthRecords,
     sizes: Sizes,
     current: RwLock<Generation>,
     /// Held while records are applied, and while another index takes over.
@@ -40,32 +40,31 @@ pub struct Live {
 }
 
 impl Live {
-    /// Opens the index of the journal in `journal_dir`, whose next record will get the number `journal_next`.
+    /// Opens the index of `truth`, whose next record will get the number `journal_next`.
     pub fn open(
         folder: &Path,
-        journal_dir: &Path,
+        truth: &TruthRecords,
         journal_next: u64,
     ) -> Result<(Self, Opened), CatalogError> {
-        Self::open_with(folder, journal_dir, journal_next, Sizes::default())
+        Self::open_with(folder, truth, journal_next, Sizes::default())
     }
 
     /// As [`Live::open`], with other sizes.
     pub fn open_with(
         folder: &Path,
-        journal_dir: &Path,
+        truth: &TruthRecords,
         journal_next: u64,
         sizes: Sizes,
     ) -> Result<(Self, Opened), CatalogError> {
         std::fs::create_dir_all(folder).map_err(failed("opened"))?;
         let number = current(folder).map_err(failed("opened"))?.unwrap_or(1);
         tidy(folder, number).map_err(failed("tidied"))?;
-        let (index, opened) =
-            Embedded::open_with(&path_of(folder, number), journal_dir, journal_next, sizes)?;
+        let (index, opened) = Embedded::open_with(&path_of(folder, number), truth, journal_next, sizes)?;
         adopt(folder, number)?;
         let current = Generation { number, index: Arc::new(index) };
         let live = Self {
             folder: folder.to_owned(),
-            journal_dir: journal_dir.to_owned(),
+            truth: truth.clone(),
             sizes,
             current: RwLock::new(current),
             applying: Mutex::new(()),
@@ -80,7 +79,7 @@ impl Live {
 
     /// An empty index beside the one in use.
     pub fn begin(&self) -> Result<Generation, CatalogError> {
-        begin(&self.folder, &self.journal_dir, self.sizes)
+        begin(&self.folder, &self.truth, self.sizes)
     }
 
     /// Puts `new` in the place of the index in use. `finish` brings it up to the position that it is given, while
@@ -112,12 +111,12 @@ impl Live {
 }
 
 /// An empty index in the next folder. Whoever calls this owns the folder of indices.
-pub fn begin(folder: &Path, journal_dir: &Path, sizes: Sizes) -> Result<Generation, CatalogError> {
+pub fn begin(folder: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Generation, CatalogError> {
     std::fs::create_dir_all(folder).map_err(failed("begun"))?;
     let number = current(folder).map_err(failed("begun"))?.unwrap_or(0) + 1;
     let path = path_of(folder, number);
     remove(&path).map_err(failed("begun"))?;
-    let (index, _) = Embedded::open_with(&path, journal_dir, u64::MAX, sizes)?;
+    let (index, _) = Embedded::open_with(&path, truth, u64::MAX, sizes)?;
     Ok(Generation { number, index: Arc::new(index) })
 }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::aside::SetAside;
 use super::catalog::Catalog;
 use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
+use super::latency::Searchable;
 use super::status::HubStatus;
 use super::truth::{Appended, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
 use crate::limits::{COMMIT_EVENTS_MAX, INGEST_QUEUE_MAX};
@@ -145,9 +146,10 @@ pub fn start(
     let mut indexer = Indexer::new(truth.dir(), catalog);
     indexer.catch_up(truth.next(), |_, _| Ok(()))?;
     let index_failures = counters.index_failures.clone();
+    let searchable = Searchable::register(metrics)?;
     let index_thread = std::thread::Builder::new()
         .name("indexer".into())
-        .spawn(move || indexer.run(batch_queue, &index_failures))?;
+        .spawn(move || indexer.run(batch_queue, &index_failures, &searchable))?;
     let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
     let worker = Worker {
         core: Core::with_aside(speaks_for, SetAside::register(metrics)?),

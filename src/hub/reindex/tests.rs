@@ -45,7 +45,7 @@ impl World {
     /// What an index says that reads the whole journal at once.
     fn expected(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let path = self.dir.path().join("at-once");
-        let (index, _) = Embedded::open_with(&path, &self.truth.dir(), u64::MAX, SIZES).unwrap();
+        let (index, _) = Embedded::open_with(&path, &self.truth.records(), u64::MAX, SIZES).unwrap();
         let index = Arc::new(index);
         Indexer::new(self.truth.dir(), index.clone()).catch_up(self.truth.next(), |_, _| Ok(())).unwrap();
         dump(&index)
@@ -62,7 +62,7 @@ impl World {
 }
 
 fn open_live(dir: &Path, truth: &JournalTruth) -> Arc<Live> {
-    let (live, _) = Live::open_with(&dir.join("index"), &truth.dir(), truth.next(), SIZES).unwrap();
+    let (live, _) = Live::open_with(&dir.join("index"), &truth.records(), truth.next(), SIZES).unwrap();
     Arc::new(live)
 }
 
@@ -169,7 +169,8 @@ fn a_rebuild_that_ends_early_leaves_the_old_index_in_use() {
     assert_eq!(world.names(), ["1", "2", "current"]);
     world.live = open_live(world.dir.path().join("elsewhere").as_path(), &world.truth);
     let (live, opened) =
-        Live::open_with(&world.dir.path().join("index"), &journal_dir, world.truth.next(), SIZES).unwrap();
+        Live::open_with(&world.dir.path().join("index"), &world.truth.records(), world.truth.next(), SIZES)
+            .unwrap();
     assert_eq!((opened, world.names()), (Opened::Continued, vec!["1".to_owned(), "current".to_owned()]));
     let live = Arc::new(live);
     Indexer::new(journal_dir, live.clone()).catch_up(world.truth.next(), |_, _| Ok(())).unwrap();

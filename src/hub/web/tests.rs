@@ -92,7 +92,7 @@ impl Hub {
         use_ring();
         let data = dir.path();
         let (truth, _) = JournalTruth::open(&data.join("journal")).unwrap();
-        let (catalog, _) = Live::open(&data.join("index"), &truth.dir(), truth.next()).unwrap();
+        let (catalog, _) = Live::open(&data.join("index"), &truth.records(), truth.next()).unwrap();
         let catalog = Arc::new(catalog);
         let sink = Arc::new(Sink {
             catalog: catalog.clone(),

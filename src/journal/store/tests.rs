@@ -507,6 +507,7 @@ fn records_are_read_by_others_while_they_are_written() {
     let (mut journal, _) = Journal::open_with(folder.path(), 20_000).unwrap();
     let payload = |n: u64| vec![n as u8; 1 + n as usize % 700];
     let records = journal.records();
+    let of_dir = Records::of_dir(folder.path()).unwrap();
     let reading = std::thread::spawn(move || {
         let mut seen = 0;
         while seen < 2000 {
@@ -514,6 +515,7 @@ fn records_are_read_by_others_while_they_are_written() {
                 assert_eq!(item.unwrap(), Item::Record(Record { number: seen, payload: payload(seen) }));
                 let again = records.read_record(seen / 2).unwrap().unwrap();
                 assert_eq!(again.payload, payload(seen / 2));
+                assert_eq!(of_dir.read_record(seen).unwrap().unwrap().payload, payload(seen));
                 seen += 1;
             }
             std::thread::yield_now();
@@ -527,6 +529,12 @@ fn records_are_read_by_others_while_they_are_written() {
     }
     journal.sync().unwrap();
     reading.join().unwrap();
+    let of_dir = Records::of_dir(folder.path()).unwrap();
+    journal.drop_before(1000).unwrap();
+    assert!(journal.first() > 0);
+    assert_eq!(of_dir.read_record(0).unwrap(), None, "dropped since");
+    assert_eq!(of_dir.read_record(1999).unwrap().unwrap().payload, payload(1999));
+    assert_eq!(of_dir.read_record(2000).unwrap(), None);
 }
 
 #[tokio::test]

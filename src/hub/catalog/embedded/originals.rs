@@ -2,44 +2,35 @@
 //!
 //! Owns reading it for one page. May not scan the journal: every position comes from the index.
 
-use std::path::PathBuf;
-
 use super::{Basis, CatalogError, EventKey, EventRow, engine, place_in_time};
-use crate::hub::truth::{Arrived, HubRecord, TruthItem, read_from};
+use crate::hub::truth::{Arrived, HubRecord, TruthRecords};
+use crate::journal::JournalError;
 use crate::wire;
 
-/// The hub's journal, as far as the index reads it.
-pub struct Originals {
-    journal_dir: PathBuf,
-}
-
-impl Originals {
-    pub fn new(journal_dir: PathBuf) -> Self {
-        Self { journal_dir }
-    }
-
-    /// The events at these places, in this order. One that the journal can't give any more is named in the log.
-    pub fn rows(&self, keys: &[EventKey]) -> Result<Vec<EventRow>, CatalogError> {
-        let mut rows = Vec::with_capacity(keys.len());
-        for key in keys {
-            match self.record(key.position)? {
-                Some(HubRecord::Event(arrived)) => rows.push(row(*key, arrived)),
-                Some(_) | None => tracing::error!(
-                    position = key.position,
-                    "an event of the index can't be read from the journal; it is left out of an answer"
-                ),
+/// The events at these places, in this order. One that the journal can't give any more is named in the log.
+pub fn rows(truth: &TruthRecords, keys: &[EventKey]) -> Result<Vec<EventRow>, CatalogError> {
+    // By position, so that neighbours are unpacked once.
+    let mut by_position: Vec<usize> = (0..keys.len()).collect();
+    by_position.sort_unstable_by_key(|&n| keys[n].position);
+    let mut rows: Vec<Option<EventRow>> = vec![None; keys.len()];
+    for n in by_position {
+        let key = keys[n];
+        let lost = match truth.record(key.position) {
+            Ok(Some(HubRecord::Event(arrived))) => {
+                rows[n] = Some(row(key, arrived));
+                continue;
             }
-        }
-        Ok(rows)
+            Ok(_) => "there is no such event".to_owned(),
+            Err(JournalError::Damaged(damage)) => damage.to_string(),
+            Err(error) => return Err(engine("joined with the journal")(error)),
+        };
+        tracing::error!(
+            position = key.position,
+            why = lost,
+            "an event of the index is left out of an answer"
+        );
     }
-
-    fn record(&self, position: u64) -> Result<Option<HubRecord>, CatalogError> {
-        let item = read_from(&self.journal_dir, position).map_err(engine("joined with the journal"))?.next();
-        match item.transpose().map_err(engine("joined with the journal"))? {
-            Some(TruthItem::Record { position: at, record }) if at == position => Ok(Some(record)),
-            _ => Ok(None),
-        }
-    }
+    Ok(rows.into_iter().flatten().collect())
 }
 
 fn row(key: EventKey, arrived: Arrived) -> EventRow {

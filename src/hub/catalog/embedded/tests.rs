@@ -180,7 +180,7 @@ impl World {
     }
 
     fn try_open(&self, name: &str, journal_next: u64) -> (Embedded, Opened) {
-        Embedded::open_with(&self.path(name), &self.truth.dir(), journal_next, SIZES).unwrap()
+        Embedded::open_with(&self.path(name), &self.truth.records(), journal_next, SIZES).unwrap()
     }
 
     fn open(&self, name: &str) -> Embedded {
@@ -473,7 +473,8 @@ fn a_store_that_cannot_be_trusted_is_moved_aside() {
     ];
     for (name, journal_next, harm) in harms {
         harm(&world);
-        let (index, opened) = Embedded::open_with(&path, &world.truth.dir(), journal_next, SIZES).unwrap();
+        let (index, opened) =
+            Embedded::open_with(&path, &world.truth.records(), journal_next, SIZES).unwrap();
         assert!(matches!(opened, Opened::Rebuild { .. }), "{name}: {opened:?}");
         assert_eq!(index.applied(), 0, "{name}");
         drop(index);
@@ -488,7 +489,7 @@ fn pages_that_end_early_get_ahead_though_every_run_spans_the_whole_day() {
     let mut world = World::new();
     let written = world.write(records);
     let sizes = Sizes { scan_rows: 1, ..SIZES };
-    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.dir(), 0, sizes).unwrap();
+    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.records(), 0, sizes).unwrap();
     index.apply(0, &written).unwrap();
     for order in [Order::Newest, Order::Oldest] {
         let range = TimeRange { from: at(0), to: at(600) };
@@ -498,8 +499,8 @@ fn pages_that_end_early_get_ahead_though_every_run_spans_the_whole_day() {
 
 #[test]
 fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
-    let dir = tempfile::tempdir().unwrap();
-    let (index, _) = Embedded::open(dir.path(), 0).unwrap();
+    let world = World::new();
+    let (index, _) = Embedded::open_with(&world.path("index"), &world.truth.records(), 0, SIZES).unwrap();
     let refused = |n: u64| HubRecord::Refused {
         box_id: box_id((n % 2) as u8),
         received: at(n as i64),

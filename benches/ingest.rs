@@ -1,0 +1,561 @@
+//! `make bench`: what ingest takes and costs, beside a null subscriber and beside what people would otherwise write.
+//!
+//! Every round has a fresh Mosquitto without persistence, the same publishers (one event of about 300 bytes a message,
+//! QoS 1, a window each, TLS) and one subscriber: the hub, the null subscriber (rumqttc, manual ack, throws away) or
+//! paho + PostgreSQL. Rounds are interleaved, because the machine is noisy.
+//!
+//! `CAMNET_BENCH_EVENTS` (default 200,000) are the events of a round; the long round has five times as many.
+//! `CAMNET_BENCH_BOXES` (default 10,000) are the boxes of the backlog. `-- rate backlog` measures only these parts.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use camnet::limits::{MQTT_BOX_INFLIGHT_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX};
+use camnet::load::events::Mix;
+use camnet::load::world::{Hub, World, usage_of};
+use camnet::model::{Epoch, Time};
+use camnet::mqtt::{self, HUB_NAME, LinkConfig, LinkEvent, OutMessage, PublishOutcome};
+use camnet::tls::Identity;
+use camnet::{hub::certificates, tls, wire};
+use common::{Figures, Running};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, MqttOptions};
+use rumqttc::{TlsConfiguration, Transport};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+const PUBLISHERS: usize = 8;
+/// A round that takes longer is given up.
+const ROUND_MAX: Duration = Duration::from_secs(1800);
+const SETTINGS: &str =
+    "Mosquitto 2.0 without persistence, TLS, MQTT 5, QoS 1, receive maximum 1000, 8 publishers";
+
+fn main() {
+    tls::install_crypto();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if args.first().is_some_and(|arg| arg == "null-subscriber") {
+        return runtime.block_on(null_subscriber(Path::new(&args[1]), &args[2], number(&args[3])));
+    }
+    let wanted = |part: &str| args.is_empty() || args.iter().any(|arg| part.contains(arg.as_str()));
+    let mut out = Figures::append(root());
+    let events = env("CAMNET_BENCH_EVENTS", 200_000);
+    if wanted("rate") {
+        runtime.block_on(rates(&mut out, events));
+    }
+    if wanted("backlog") {
+        backlog(&mut out, env("CAMNET_BENCH_BOXES", 10_000));
+    }
+}
+
+fn env(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| number(&text))
+}
+
+fn number(text: &str) -> u64 {
+    text.replace('_', "").parse().unwrap_or_else(|_| panic!("{text} is not a number"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What one round gave.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    events: u64,
+    per_s: f64,
+    cpu_us: f64,
+}
+
+async fn rates(out: &mut Figures, events: u64) {
+    let bench = Bench::prepare();
+    let (mut hub, mut null) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        hub.push(bench.hub_round(events).await.0);
+        null.push(bench.null_round(events).await);
+    }
+    let mean =
+        |rounds: &[Round], of: fn(&Round) -> f64| rounds.iter().map(of).sum::<f64>() / rounds.len() as f64;
+    let (hub_rate, null_rate) = (mean(&hub, |r| r.per_s), mean(&null, |r| r.per_s));
+    let n = events as usize;
+    let baseline = json!({ "name": format!("null subscriber: rumqttc v5, manual ack; {SETTINGS}"), "value": null_rate,
+        "hub_per_s": hub_rate, "hub_rounds": list(&hub), "null_rounds": list(&null) });
+    out.add("ingest.rate_vs_null", hub_rate / null_rate, "ratio", Some(0.7), "higher", baseline, n);
+    let baseline =
+        json!({ "name": "null subscriber, CPU of its process", "value": mean(&null, |r| r.cpu_us) });
+    out.add("ingest.cpu_us_per_event", mean(&hub, |r| r.cpu_us), "us", Some(15.0), "lower", baseline, n);
+
+    let postgres = Postgres::start();
+    for (mode, aim, share) in [("single", 10.0, 100), ("batched", 3.0, 10)] {
+        let round = bench.paho_round(&postgres, mode, (events / share).max(1000)).await;
+        let how = match mode {
+            "single" => "one INSERT and commit an event, then the ack",
+            _ => {
+                "execute_values, 500 events or 50 ms a commit, acked before the commit (paho 1.6 can't later)"
+            }
+        };
+        let name = format!(
+            "paho-mqtt 1.6 + psycopg2 2.9 + PostgreSQL 15, {how}; synchronous_commit on, fsync on, primary key (box, \
+             epoch, sequence) and an index (source, time); {SETTINGS}"
+        );
+        let baseline = json!({ "name": name, "value": round.per_s, "cpu_us": round.cpu_us, "events": round.events,
+            "hub_per_s": hub_rate });
+        let figure = format!("ingest.vs_paho_postgres_{mode}");
+        out.add(
+            &figure,
+            hub_rate / round.per_s,
+            "ratio",
+            Some(aim),
+            "higher",
+            baseline,
+            round.events as usize,
+        );
+    }
+    drop(postgres);
+    long_round(out, &bench, events * 5).await;
+}
+
+/// One long round: does it slow down, grow, and how much disk does an event take?
+async fn long_round(out: &mut Figures, bench: &Bench, events: u64) {
+    let before = bytes_below(&bench.dir.path().join("load-data"));
+    let (_, samples) = bench.hub_round(events).await;
+    let after = bytes_below(&bench.dir.path().join("load-data"));
+    let n = events as usize;
+    let at =
+        |share: f64| samples.iter().find(|s| s.applied as f64 >= share * events as f64).expect("sampled");
+    let rate = |from: f64, to: f64| {
+        let (from, to) = (at(from), at(to));
+        (to.applied - from.applied) as f64 / (to.seconds - from.seconds).max(0.001)
+    };
+    let (early, late) = (rate(0.05, 0.15), rate(0.9, 1.0));
+    let baseline = json!({ "name": format!("the first tenth of one run of {events} events (aim: 10 M over 1 M; set \
+        CAMNET_BENCH_EVENTS=2000000 for that)"), "value": early, "late_per_s": late });
+    out.add("ingest.rate_10m_over_1m", late / early, "ratio", Some(0.9), "higher", baseline, n);
+    let baseline = json!({ "name": "hub at a tenth of the run, MB", "value": at(0.1).rss_mb });
+    out.add("ingest.rss_mb", at(1.0).rss_mb, "MB", None, "lower", baseline, n);
+    let per_event = after.saturating_sub(before) as f64 / events as f64;
+    let baseline = json!({ "name": "journal and index together, after a clean stop; bytes of an event's message",
+        "value": bench.message_bytes() });
+    out.add("ingest.disk_bytes_per_event", per_event, "bytes", Some(150.0), "lower", baseline, n);
+}
+
+fn list(rounds: &[Round]) -> Vec<f64> {
+    rounds.iter().map(|round| round.per_s.round()).collect()
+}
+
+/// A folder with certificates and a registry for the publishers.
+struct Bench {
+    dir: tempfile::TempDir,
+    world: World,
+    mixes: Vec<Mix>,
+    port: u16,
+}
+
+/// How far the hub was at a moment of a round.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    seconds: f64,
+    applied: u64,
+    rss_mb: f64,
+}
+
+impl Bench {
+    fn prepare() -> Self {
+        // Beside the checkout: /tmp may be memory.
+        let dir = tempfile::tempdir_in(root().join("target")).expect("a folder");
+        certificates::init(dir.path(), &certificates::loopback_names()).expect("certificates");
+        let mixes: Vec<Mix> = (0..PUBLISHERS).map(|n| Mix::of_box(n, 1)).collect();
+        let port = free_port();
+        let broker = format!("127.0.0.1:{port}");
+        let mut world = World::prepare(dir.path(), &mixes, Some(&broker)).expect("a world");
+        world.binary = binary();
+        Self { dir, world, mixes, port }
+    }
+
+    fn mosquitto(&self) -> Running {
+        let dir = self.dir.path().display();
+        let text = format!(
+            "listener {} 127.0.0.1\ncafile {dir}/ca.pem\ncertfile {dir}/hub.pem\nkeyfile {dir}/hub.key\n\
+             require_certificate true\nuse_identity_as_username true\nallow_anonymous false\nacl_file {dir}/mosquitto.acl\n\
+             max_queued_messages 10000000\nmax_inflight_messages 1000\nmax_packet_size 1048576\npersistence false\n\
+             user root\nlog_type error\n",
+            self.port
+        );
+        std::fs::write(self.dir.path().join("mosquitto.conf"), text).expect("a file");
+        std::fs::copy(root().join("deploy/mosquitto.acl"), self.dir.path().join("mosquitto.acl"))
+            .expect("a file");
+        let debian = "/usr/sbin/mosquitto";
+        let program = if Path::new(debian).exists() { debian } else { "mosquitto" };
+        let child = Command::new(program).arg("-c").arg(self.dir.path().join("mosquitto.conf")).spawn();
+        let running = Running(child.expect("mosquitto starts"));
+        let began = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(20), "mosquitto does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        running
+    }
+
+    /// The hub: done when the last event is durable and in the index.
+    async fn hub_round(&self, events: u64) -> (Round, Vec<Sample>) {
+        let _mosquitto = self.mosquitto();
+        let hub = self.world.start_hub(&CancellationToken::new()).await.expect("the hub starts");
+        let first = applied(&hub).await;
+        let before = hub.usage().expect("the hub runs");
+        let publishing = self.publish(events).await;
+        let began = Instant::now();
+        publishing.go.cancel();
+        let mut samples = Vec::new();
+        loop {
+            let applied = applied(&hub).await - first;
+            let rss_mb = hub.usage().expect("the hub runs").rss_mb;
+            samples.push(Sample { seconds: began.elapsed().as_secs_f64(), applied, rss_mb });
+            if applied >= events {
+                break;
+            }
+            assert!(began.elapsed() < ROUND_MAX, "only {applied} of {events} arrived");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (seconds, after) = (began.elapsed().as_secs_f64(), hub.usage().expect("the hub runs"));
+        publishing.stop().await;
+        hub.stop().await.expect("the hub stops cleanly");
+        let cpu_us = (after.cpu_s - before.cpu_s) * 1e6 / events as f64;
+        let round = Round { events, per_s: events as f64 / seconds, cpu_us };
+        println!("hub   {events} events: {:.0}/s, {cpu_us:.1} us CPU each", round.per_s);
+        (round, samples)
+    }
+
+    async fn null_round(&self, events: u64) -> Round {
+        let mut command = Command::new(std::env::current_exe().expect("this program"));
+        command
+            .arg("null-subscriber")
+            .arg(self.dir.path())
+            .arg(self.port.to_string())
+            .arg(events.to_string());
+        self.child_round("null ", command, events).await
+    }
+
+    async fn paho_round(&self, postgres: &Postgres, mode: &str, events: u64) -> Round {
+        let file = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new("/usr/bin/python3");
+        command.arg(root().join("benches/paho_postgres.py")).args([
+            mode,
+            "localhost",
+            &self.port.to_string(),
+        ]);
+        command.arg(file("ca.pem")).arg(file("camnet-hub.pem")).arg(file("camnet-hub.key"));
+        command.arg(postgres.dsn()).arg(events.to_string());
+        self.child_round(mode, command, events).await
+    }
+
+    /// A subscriber that says "ready" and then "done" with the CPU seconds it used.
+    async fn child_round(&self, name: &str, mut command: Command, events: u64) -> Round {
+        let _mosquitto = self.mosquitto();
+        let mut child = Running(command.stdout(Stdio::piped()).spawn().expect("the subscriber starts"));
+        let mut lines = Lines::of(&mut child.0);
+        lines.wait("ready").await;
+        let publishing = self.publish(events).await;
+        let began = Instant::now();
+        publishing.go.cancel();
+        let done = lines.wait("done").await;
+        let seconds = began.elapsed().as_secs_f64();
+        publishing.stop().await;
+        let cpu_s: f64 = done.trim_start_matches("done ").parse().expect("CPU seconds");
+        let round = Round { events, per_s: events as f64 / seconds, cpu_us: cpu_s * 1e6 / events as f64 };
+        println!("{name} {events} events: {:.0}/s, {:.1} us CPU each", round.per_s, round.cpu_us);
+        round
+    }
+
+    /// Publishers that are connected, have their messages ready, and wait for `go`.
+    async fn publish(&self, events: u64) -> Publishing {
+        let (go, stop) = (CancellationToken::new(), CancellationToken::new());
+        let mut tasks = tokio::task::JoinSet::new();
+        for (n, mix) in self.mixes.iter().enumerate() {
+            let share = events / PUBLISHERS as u64 + u64::from((n as u64) < events % PUBLISHERS as u64);
+            let (ready, is_ready) = tokio::sync::oneshot::channel();
+            let config = LinkConfig {
+                address: format!("127.0.0.1:{}", self.port),
+                client_id: mix.box_id.to_string(),
+                tls: Some(tls::client_config(&self.world.identity(mix)).expect("a certificate")),
+                subscriptions: vec![format!("camnet/1/{}/receipt", mix.box_id)],
+                will: None,
+                inflight_max: MQTT_BOX_INFLIGHT_MAX,
+                session_keep: None,
+            };
+            tasks.spawn(publisher(mix.clone(), share, config, ready, go.clone(), stop.clone()));
+            is_ready.await.expect("the publisher connects");
+        }
+        Publishing { go, stop, tasks }
+    }
+
+    fn message_bytes(&self) -> f64 {
+        let made = (2..=201).map(|n| wire::encode(&self.mixes[1].event(Epoch(1), n, Time::now())).len());
+        made.sum::<usize>() as f64 / 200.0
+    }
+}
+
+struct Publishing {
+    go: CancellationToken,
+    stop: CancellationToken,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Publishing {
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn publisher(
+    mix: Mix,
+    count: u64,
+    config: LinkConfig,
+    ready: tokio::sync::oneshot::Sender<()>,
+    go: CancellationToken,
+    stop: CancellationToken,
+) {
+    let (epoch, topic) = (Epoch::draw(), format!("camnet/1/{}/event", mix.box_id));
+    let (link, mut events, _task) = mqtt::start(config, stop.clone());
+    loop {
+        match events.recv().await.expect("the link runs") {
+            LinkEvent::Up { .. } => break,
+            LinkEvent::Down { reason, .. } => panic!("a publisher can't connect: {reason}"),
+            _ => {}
+        }
+    }
+    let _ = ready.send(());
+    go.cancelled().await;
+    let answers = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                LinkEvent::Published { outcome, .. } => assert_eq!(outcome, PublishOutcome::Taken),
+                LinkEvent::Down { reason, .. } => panic!("a publisher's link is down: {reason}"),
+                LinkEvent::Message(_) | LinkEvent::Up { .. } => {}
+            }
+        }
+    });
+    for sequence in 1..=count {
+        let payload = wire::encode(&mix.event(epoch, sequence, Time::now()));
+        let content_type = Some(wire::CONTENT_TYPE_EVENT);
+        let user_properties = vec![
+            (wire::PROPERTY_EPOCH.into(), epoch.to_string()),
+            (wire::PROPERTY_SEQUENCES.into(), format!("{sequence}-{sequence}")),
+        ];
+        let message = OutMessage {
+            topic: topic.clone(),
+            payload,
+            content_type,
+            user_properties,
+            retain: false,
+            token: sequence,
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            sent = link.publish(message) => sent.expect("the link runs"),
+        }
+    }
+    stop.cancelled().await;
+    answers.abort();
+}
+
+/// Position that the hub's index has reached.
+async fn applied(hub: &Hub) -> u64 {
+    hub.gauge("index_applied").await.expect("the hub answers") as u64
+}
+
+/// rumqttc v5 as it comes: manual ack, nothing else.
+async fn null_subscriber(dir: &Path, port: &str, count: u64) {
+    let identity = Identity {
+        ca: dir.join("ca.pem"),
+        certificate: dir.join(format!("{HUB_NAME}.pem")),
+        key: dir.join(format!("{HUB_NAME}.key")),
+    };
+    let mut options = MqttOptions::new(HUB_NAME, "127.0.0.1", number(port) as u16);
+    options.set_manual_acks(true);
+    options.set_receive_maximum(Some(MQTT_INFLIGHT_MAX));
+    options.set_outgoing_inflight_upper_limit(MQTT_INFLIGHT_MAX);
+    options.set_max_packet_size(Some(MQTT_PACKET_BYTES_MAX));
+    let tls = tls::client_config(&identity).expect("a certificate");
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+    let (client, mut event_loop) = AsyncClient::new(options, 4 * MQTT_INFLIGHT_MAX as usize);
+    client.try_subscribe("camnet/1/+/event", QoS::AtLeastOnce).expect("the queue is empty");
+    let mut seen = 0;
+    while seen < count {
+        match event_loop.poll().await.expect("the broker stays") {
+            Event::Incoming(Packet::SubAck(_)) => println!("ready"),
+            Event::Incoming(Packet::Publish(publish)) => {
+                let ack = Publish { payload: Default::default(), topic: Default::default(), ..publish };
+                client.try_ack(&ack).expect("no more than the receive maximum waits");
+                seen += 1;
+            }
+            _ => {}
+        }
+    }
+    println!("done {}", usage_of(std::process::id()).expect("this process").cpu_s);
+}
+
+/// What a child prints, read by a thread of its own.
+struct Lines(tokio::sync::mpsc::UnboundedReceiver<String>);
+
+impl Lines {
+    fn of(child: &mut Child) -> Self {
+        let stdout: ChildStdout = child.stdout.take().expect("piped");
+        let (lines, read) = tokio::sync::mpsc::unbounded_channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        Self(read)
+    }
+
+    async fn wait(&mut self, word: &str) -> String {
+        let wait = async {
+            while let Some(line) = self.0.recv().await {
+                if line.starts_with(word) {
+                    return line;
+                }
+            }
+            panic!("the subscriber ended before it was {word}")
+        };
+        tokio::time::timeout(ROUND_MAX, wait).await.expect("in time")
+    }
+}
+
+/// A PostgreSQL of its own, in a temporary folder, with its defaults.
+struct Postgres {
+    child: Option<Child>,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let bin = newest_postgres();
+        // Where the user postgres can go; target/ may stand below a private home.
+        let dir = tempfile::Builder::new().prefix("camnet-bench-pg").tempdir().expect("a folder");
+        let (uid, gid) = (id_of("-u"), id_of("-g"));
+        std::os::unix::fs::chown(dir.path(), Some(uid), Some(gid)).expect("root gives it away");
+        let home = dir.path().to_owned();
+        let run = |program: &str| {
+            let mut command = Command::new(bin.join(program));
+            command.uid(uid).gid(gid).current_dir(&home).env_clear().env("PATH", "/usr/bin:/bin");
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+        };
+        let data = dir.path().join("data");
+        let made = run("initdb").args(["-A", "trust", "-U", "postgres", "-D"]).arg(&data).status();
+        assert!(made.expect("initdb").success(), "initdb failed");
+        let port = free_port();
+        let child = run("postgres")
+            .arg("-D")
+            .arg(&data)
+            .args([
+                "-p",
+                &port.to_string(),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "synchronous_commit=on",
+            ])
+            .arg("-k")
+            .arg(dir.path())
+            .spawn()
+            .expect("postgres starts");
+        let postgres = Self { child: Some(child), port, _dir: dir };
+        let began = Instant::now();
+        while !run("pg_isready")
+            .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+            .status()
+            .is_ok_and(|s| s.success())
+        {
+            assert!(began.elapsed() < Duration::from_secs(60), "PostgreSQL does not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        postgres
+    }
+
+    fn dsn(&self) -> String {
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port)
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // SIGINT is its fast shutdown; SIGKILL would leave its children.
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let _ = child.wait();
+    }
+}
+
+fn newest_postgres() -> PathBuf {
+    let versions =
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL: deploy/install-deps.sh bench");
+    let bins = versions.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
+    bins.filter(|bin| bin.join("initdb").exists()).max().expect("PostgreSQL: deploy/install-deps.sh bench")
+}
+
+fn id_of(which: &str) -> u32 {
+    let output = Command::new("id").args([which, "postgres"]).output().expect("id");
+    String::from_utf8_lossy(&output.stdout).trim().parse().expect("the user postgres")
+}
+
+/// Boxes that come back after a day offline, while fresh events go on.
+fn backlog(out: &mut Figures, boxes: u64) {
+    const HOURS: u64 = 24;
+    let rate = boxes as f64 / 500.0;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let status = Command::new(binary())
+        .args(["load", "--boxes", &boxes.to_string(), "--rate", &rate.to_string()])
+        .args(["--backlog", &HOURS.to_string(), "--minutes", "0.5", "--report"])
+        .arg(file.path())
+        .status()
+        .expect("camnet load runs");
+    assert!(status.success(), "camnet load: {status}");
+    let report: Value = serde_json::from_slice(&std::fs::read(file.path()).expect("a report")).expect("JSON");
+    let (old, n) = (report["backlog"].as_u64().expect("a count"), boxes as usize);
+    let baseline = json!({ "name": format!("{boxes} boxes, {HOURS} h offline, {old} events; embedded broker, hub, boxes on \
+        one machine"), "value": null, "lost": report["lost"], "hub_rss_mb": report["hub_rss_mb"],
+        "hub_cpu_us_per_event": report["hub_cpu_us_per_event"] });
+    out.add(
+        "backlog.drain_s",
+        report["drain_s"].as_f64().expect("drained"),
+        "s",
+        None,
+        "lower",
+        baseline.clone(),
+        n,
+    );
+    let p99 = report["receipt_ms"][1].as_f64().expect("fresh events");
+    out.add("backlog.fresh_event_p99_ms", p99, "ms", None, "lower", baseline, n);
+}
+
+/// The program that cargo built with this bench.
+fn binary() -> PathBuf {
+    env!("CARGO_BIN_EXE_camnet").into()
+}
+
+fn bytes_below(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => bytes_below(&entry.path()),
+        // What it takes on disk, holes not counted.
+        Ok(meta) => std::os::unix::fs::MetadataExt::blocks(&meta) * 512,
+        Err(_) => 0,
+    };
+    entries.filter_map(Result::ok).map(size).sum()
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}

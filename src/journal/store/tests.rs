@@ -492,6 +492,24 @@ fn a_journal_of_another_version_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_segment_that_can_not_be_removed_keeps_those_behind_it() {
+    let disk = SimDisk::new(3);
+    let (mut journal, _) = Journal::open_on(disk.disk(), dir(), OPTIONS).unwrap();
+    for n in 0..4u8 {
+        journal.append(&[n]).unwrap();
+        journal.roll().unwrap();
+    }
+    disk.fail(0, Fault::Error);
+    assert!(journal.drop_before(3).is_err());
+    assert_eq!(journal.first(), 0);
+    assert_eq!(journal.drop_before(2).unwrap(), 2);
+    drop(journal);
+    let journal = open(&disk);
+    let left: Vec<Item> = journal.read(0).map(Result::unwrap).collect();
+    assert_eq!(left, records(2, &[vec![2], vec![3]]));
+}
+
+#[test]
 fn one_process_has_a_journal_open() {
     let folder = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(folder.path()).unwrap();

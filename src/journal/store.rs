@@ -250,20 +250,23 @@ impl Journal {
         let mut dropped = 0;
         let mut result = Ok(());
         while self.segments.len() > 1 && self.segments[1].first <= number {
-            let path = self.path(self.segments[0].first);
+            let oldest = self.segments[0].first;
+            let path = self.path(oldest);
             // Readers first: they must not look for what is being removed.
             self.records.set_extent(|extent| {
                 extent.segments.remove(0);
             });
-            self.segments.remove(0);
-            dropped += 1;
             match self.disk.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // It stays, and so does what stands behind it: a hole would look like loss.
+                    self.records.set_extent(|extent| extent.segments.insert(0, oldest));
                     result = Err(io_error("remove", &path, error));
                     break;
                 }
                 _ => {}
             }
+            self.segments.remove(0);
+            dropped += 1;
         }
         if dropped > 0 {
             let synced = self.disk.sync_dir(&self.dir).map_err(|e| io_error("sync", &self.dir, e));

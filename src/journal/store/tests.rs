@@ -30,6 +30,8 @@ enum Step {
     /// The disk has room for so many bytes more.
     Full(u64),
     Heal,
+    /// The next error ends the process: it is started anew without having gone back.
+    GiveUp,
 }
 
 /// One to some 600 bytes, some of which can be packed.
@@ -64,6 +66,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0u64..3, failed_syncs()).prop_map(|(after, then)| Step::FailSync(after, then)),
         1 => (0u64..3000).prop_map(Step::Full),
         1 => Just(Step::Heal),
+        1 => Just(Step::GiveUp),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -75,13 +78,14 @@ struct Model {
     synced: Vec<Vec<u8>>,
     /// What was appended since; after a crash any number of the first ones may be there.
     pending: Vec<Vec<u8>>,
+    gives_up: bool,
 }
 
 impl Model {
     fn new(seed: u64) -> Self {
         let disk = SimDisk::new(seed);
         let (journal, _) = Journal::open_on(disk.disk(), dir(), OPTIONS).unwrap();
-        Self { disk, journal, synced: Vec::new(), pending: Vec::new() }
+        Self { disk, journal, synced: Vec::new(), pending: Vec::new(), gives_up: false }
     }
 
     fn take(mut self, step: Step) -> Self {
@@ -123,9 +127,9 @@ impl Model {
             Step::PowerCut => return self.crash(true),
             Step::ProcessCrash => return self.crash(false),
             Step::Reopen => {
-                let Self { disk, journal, synced, pending } = self;
+                let Self { disk, journal, synced, pending, .. } = self;
                 drop(journal);
-                let model = |journal| Self { disk: disk.clone(), journal, synced, pending };
+                let model = |journal| Self { disk: disk.clone(), journal, synced, pending, gives_up: false };
                 disk.heal();
                 if disk.is_dead() {
                     disk.process_crash();
@@ -136,6 +140,7 @@ impl Model {
             Step::FailSync(after, then) => self.disk.fail_sync(after, then),
             Step::Full(bytes) => self.disk.set_capacity(Some(self.disk.used_bytes() + bytes)),
             Step::Heal => self.disk.heal(),
+            Step::GiveUp => self.gives_up = true,
         }
         self
     }
@@ -150,7 +155,7 @@ impl Model {
     fn recover(mut self, error: JournalError) -> Self {
         let is_expected = matches!(error, JournalError::Io { .. } | JournalError::Poisoned { .. });
         assert!(is_expected, "{error}");
-        if self.journal.reopen().is_err() {
+        if self.gives_up || self.journal.reopen().is_err() {
             return self.crash(false);
         }
         assert_eq!(self.journal.next(), self.synced.len() as u64, "what was not acknowledged is gone");
@@ -159,7 +164,7 @@ impl Model {
     }
 
     fn crash(self, is_power_cut: bool) -> Self {
-        let Self { disk, journal, synced, pending } = self;
+        let Self { disk, journal, synced, pending, .. } = self;
         // Nobody closes anything in a crash.
         disk.fail(0, Fault::Dead);
         drop(journal);
@@ -170,7 +175,7 @@ impl Model {
         }
         disk.heal();
         let journal = open(&disk);
-        Self { disk, journal, synced, pending }.opened()
+        Self { disk, journal, synced, pending, gives_up: false }.opened()
     }
 
     /// Whole records of a write under way may be there: they were appended, and are durable now.
@@ -489,6 +494,24 @@ fn a_journal_of_another_version_is_refused_and_left_alone() {
         assert!(matches!(refused, Err(JournalError::Version { .. })), "{refused:?}");
         assert_eq!(std::fs::read(&path).unwrap(), header);
     }
+}
+
+#[test]
+fn a_segment_that_can_not_be_removed_keeps_those_behind_it() {
+    let disk = SimDisk::new(3);
+    let (mut journal, _) = Journal::open_on(disk.disk(), dir(), OPTIONS).unwrap();
+    for n in 0..4u8 {
+        journal.append(&[n]).unwrap();
+        journal.roll().unwrap();
+    }
+    disk.fail(0, Fault::Error);
+    assert!(journal.drop_before(3).is_err());
+    assert_eq!(journal.first(), 0);
+    assert_eq!(journal.drop_before(2).unwrap(), 2);
+    drop(journal);
+    let journal = open(&disk);
+    let left: Vec<Item> = journal.read(0).map(Result::unwrap).collect();
+    assert_eq!(left, records(2, &[vec![2], vec![3]]));
 }
 
 #[test]

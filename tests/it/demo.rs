@@ -165,6 +165,9 @@ fn readme_commands_are_known_and_work() {
             "make build" => check_make("make build", "build --release"),
             "make bench" => check_make("make bench", "--bench figures"),
             "make deny" => check_make("make deny", ".ci/deny"),
+            "make soak MINUTES=10" => check_make(&command, "CAMNET_SOAK_MINUTES=10"),
+            "make powercut ROUNDS=8" => check_make(&command, "rounds 8"),
+            "make fuzz SECONDS=60" => check_make(&command, ".ci/fuzz \"60\""),
             // The daemons are started for real by every other test; here their files are checked.
             "camnet hub --config /etc/camnet/hub.toml" | "camnet edge --config /etc/camnet/edge.toml" => {}
             c if c.starts_with("camnet ") => run_here.push(c.to_owned()),

@@ -2,6 +2,8 @@
 //!
 //! Prints seeds per second, or the first seed that fails and how to see it again.
 
+// The mutations are the tests' own.
+#[allow(dead_code)]
 #[path = "../tests/sim/simulation/mod.rs"]
 mod simulation;
 

@@ -100,8 +100,7 @@ impl Oracle {
             if *unmarked > 1 {
                 return Err(format!("two events with one place, and none is marked: {row:?}"));
             }
-            let is_shared = self.offered.get(&row.id).is_none_or(|offered| offered.is_shared);
-            if row.conflict && !is_boot && !is_shared {
+            if row.conflict && !self.shared.contains(&row.box_name) {
                 return Err(format!("a conflict, and no two boxes shared the place: {row:?}"));
             }
         }

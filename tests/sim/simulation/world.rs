@@ -200,7 +200,7 @@ impl World {
                 }
             }
             Event::ToHub { connection, id, delivery } => self.at_hub(connection, id, delivery),
-            Event::FromHub { connection, topic, payload } => self.from_hub(connection, topic, payload),
+            Event::FromHub { connection, topic, payload } => self.hub_says(connection, topic, payload),
             Event::HubAck { connection, id } => self.hub_acked(connection, id),
             Event::ToBox { connection, topic, payload } => self.at_box(connection, &topic, &payload),
             Event::HubCommit => {
@@ -538,7 +538,7 @@ impl World {
         }
     }
 
-    fn from_hub(&mut self, connection: u64, topic: String, payload: Vec<u8>) {
+    fn hub_says(&mut self, connection: u64, topic: String, payload: Vec<u8>) {
         if self.hub.connection != Some(connection) {
             return;
         }

@@ -504,7 +504,7 @@ fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
     let refused = |n: u64| HubRecord::Refused {
         box_id: box_id((n % 2) as u8),
         received: at(n as i64),
-        reason: if n % 3 == 0 { "bad_time" } else { "not_json" }.into(),
+        reason: if n.is_multiple_of(3) { "bad_time" } else { "not_json" }.into(),
         detail: String::new(),
         epoch: None,
         sequence: None,

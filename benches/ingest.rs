@@ -333,38 +333,46 @@ async fn publisher(
     }
     let _ = ready.send(());
     go.cancelled().await;
-    let answers = tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            match event {
-                LinkEvent::Published { outcome, .. } => assert_eq!(outcome, PublishOutcome::Taken),
-                LinkEvent::Down { reason, .. } => panic!("a publisher's link is down: {reason}"),
-                LinkEvent::Message(_) | LinkEvent::Up { .. } => {}
+    let (mut sent, mut unanswered) = (0, 0);
+    loop {
+        while sent < count && unanswered < usize::from(MQTT_BOX_INFLIGHT_MAX) {
+            let message = message_of(&mix, epoch, sent + 1, &topic);
+            if link.try_publish(message).is_err() {
+                break;
             }
+            (sent, unanswered) = (sent + 1, unanswered + 1);
         }
-    });
-    for sequence in 1..=count {
-        let payload = wire::encode(&mix.event(epoch, sequence, Time::now()));
-        let content_type = Some(wire::CONTENT_TYPE_EVENT);
-        let user_properties = vec![
-            (wire::PROPERTY_EPOCH.into(), epoch.to_string()),
-            (wire::PROPERTY_SEQUENCES.into(), format!("{sequence}-{sequence}")),
-        ];
-        let message = OutMessage {
-            topic: topic.clone(),
-            payload,
-            content_type,
-            user_properties,
-            retain: false,
-            token: sequence,
-        };
-        tokio::select! {
+        let event = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
-            sent = link.publish(message) => sent.expect("the link runs"),
+            () = stop.cancelled() => return,
+            event = events.recv() => event,
+        };
+        // The link ends with `stop`.
+        let Some(event) = event else { return };
+        match event {
+            LinkEvent::Published { outcome, .. } => {
+                assert_eq!(outcome, PublishOutcome::Taken);
+                unanswered -= 1;
+            }
+            LinkEvent::Down { reason, .. } => panic!("a publisher's link is down: {reason}"),
+            LinkEvent::Message(message) => link.ack(message.ack).await.expect("the link runs"),
+            LinkEvent::Up { .. } => {}
         }
     }
-    stop.cancelled().await;
-    answers.abort();
+}
+
+fn message_of(mix: &Mix, epoch: Epoch, sequence: u64, topic: &str) -> OutMessage {
+    OutMessage {
+        topic: topic.to_owned(),
+        payload: wire::encode(&mix.event(epoch, sequence, Time::now())),
+        content_type: Some(wire::CONTENT_TYPE_EVENT),
+        user_properties: vec![
+            (wire::PROPERTY_EPOCH.into(), epoch.to_string()),
+            (wire::PROPERTY_SEQUENCES.into(), format!("{sequence}-{sequence}")),
+        ],
+        retain: false,
+        token: sequence,
+    }
 }
 
 /// Position that the hub's index has reached.

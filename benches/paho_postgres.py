@@ -15,6 +15,8 @@ import threading
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 import psycopg2
 from psycopg2.extras import execute_values
 
@@ -85,7 +87,7 @@ client = mqtt.Client(client_id="camnet-hub", protocol=mqtt.MQTTv5)
 client.tls_set(ca_certs=ca, certfile=cert, keyfile=key)
 client.on_connect, client.on_subscribe = on_connect, on_subscribe
 client.on_message = on_single if mode == "single" else on_batched
-properties = mqtt.Properties(mqtt.PacketTypes.CONNECT)
+properties = Properties(PacketTypes.CONNECT)
 properties.ReceiveMaximum = 1000
 client.connect(host, int(port), keepalive=60, clean_start=True, properties=properties)
 if mode == "batched":

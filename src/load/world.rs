@@ -316,6 +316,7 @@ mod tests {
 
     #[test]
     fn the_hub_takes_the_files() {
+        crate::tls::install_crypto();
         let dir = tempfile::tempdir().unwrap();
         let boxes: Vec<Mix> = (0..25).map(|n| Mix::of_box(n, 1)).collect();
         let world = World::prepare(dir.path(), &boxes, None).unwrap();

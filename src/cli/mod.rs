@@ -115,6 +115,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = crate::hub::config::HubConfig::load(&args.config)?;
             if args.check {
                 crate::hub::registry::RegistryFile::load(&config.registry)?;
+                for file in config.secret_files() {
+                    crate::tls::check_secret_file(file)?;
+                }
                 println!("{}: good; registry {}", args.config.display(), config.registry.display());
                 return Ok(());
             }

@@ -25,8 +25,11 @@ use camnet::toml_file::ConfigFile;
 use camnet::wire::{self, BoxStatus, Command, Decoded, Receipt, Topic};
 use http::{HeaderMap, HeaderValue, header};
 
+/// Must take any bytes.
+pub type Parser = fn(&[u8]);
+
 /// Name and function; `tests/fuzz/corpus/<name>` has a few seeds for each.
-pub const PARSERS: &[(&str, fn(&[u8]))] = &[
+pub const PARSERS: &[(&str, Parser)] = &[
     ("wire_events", wire_events),
     ("wire_receipt", wire_receipt),
     ("wire_command", wire_command),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 #[path = "../fuzz/parsers.rs"]
-mod parsers;
+mod entries;
 
 fn corpus() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus")
@@ -23,12 +23,12 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
 
 #[test]
 fn each_parser_has_seeds_and_nothing_else_has() {
-    for (name, _) in parsers::PARSERS {
+    for (name, _) in entries::PARSERS {
         assert!(!seeds(name).is_empty(), "{name} has no seed");
     }
     for entry in std::fs::read_dir(corpus()).unwrap() {
         let name = entry.unwrap().file_name();
-        assert!(parsers::PARSERS.iter().any(|(known, _)| name == *known), "{name:?} is no parser");
+        assert!(entries::PARSERS.iter().any(|(known, _)| name == *known), "{name:?} is no parser");
     }
 }
 
@@ -61,7 +61,7 @@ fn cases() -> u32 {
 
 #[test]
 fn no_parser_panics_or_breaks_its_promises() {
-    for (name, parser) in parsers::PARSERS {
+    for (name, parser) in entries::PARSERS {
         let seeds = seeds(name);
         for seed in &seeds {
             parser(seed);

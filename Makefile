@@ -41,6 +41,7 @@ fuzz: deps-fuzz console
 	.ci/fuzz "$(SECONDS)" $(PARSER)
 
 bench: deps-bench console
+	rm -f target/bench.jsonl
 	$(CARGO) bench --profile dev --locked --bench figures
 	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
 	  --features edge,hub,broker --bench ingest --bench index

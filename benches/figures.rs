@@ -3,13 +3,16 @@
 //!
 //! `cargo bench --bench figures -- e2e` measures only figures whose name contains `e2e`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+mod common;
 
 use camnet::demo::StreetPictures;
 use camnet::media::rtsp_server::{Repeat, RtspServer};
+use common::{Figures, Running};
 use serde_json::{Value, json};
 
 fn main() {
@@ -17,8 +20,7 @@ fn main() {
     let only: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wanted =
         |names: &[&str]| only.is_empty() || names.iter().any(|n| only.iter().any(|o| n.contains(o.as_str())));
-    let path = root().join("target/bench.jsonl");
-    let mut out = Figures { file: std::fs::File::create(&path).expect("target/ exists") };
+    let mut out = Figures::append(root());
     if wanted(&["demo.ready_s"]) {
         demo_ready(&mut out);
     }
@@ -32,34 +34,6 @@ fn main() {
     if wanted(&["build.debug_s"]) {
         build_debug(&mut out);
     }
-    println!("written to {}", path.display());
-}
-
-struct Figures {
-    file: std::fs::File,
-}
-
-impl Figures {
-    #[allow(clippy::too_many_arguments)]
-    fn add(
-        &mut self,
-        name: &str,
-        value: f64,
-        unit: &str,
-        aim: Option<f64>,
-        better: &str,
-        baseline: Value,
-        n: usize,
-    ) {
-        let value = (value * 1000.0).round() / 1000.0;
-        println!(
-            "{name:<36} {value:>10} {unit:<10} aim {aim:?} ({better} is better)  baseline {baseline}  n {n}"
-        );
-        let line = json!({
-            "name": name, "value": value, "unit": unit, "aim": aim, "better": better, "baseline": baseline, "n": n,
-        });
-        writeln!(self.file, "{line}").expect("the disk takes a line");
-    }
 }
 
 fn root() -> &'static Path {
@@ -72,16 +46,6 @@ fn binary() -> PathBuf {
         Command::new("cargo").args(["build", "--locked", "-q"]).current_dir(root()).status().expect("cargo");
     assert!(status.success());
     root().join("target/debug/camnet")
-}
-
-/// A child that is killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn demo_ready(out: &mut Figures) {

@@ -14,6 +14,7 @@
 //! | [`journal`] | append-only, checksummed files that survive a power cut | know what its records mean |
 //! | [`tls`] | loading of certificates and keys | open connections |
 //! | [`toml_file`] | configuration files: TOML in, typed | know what a program's file says |
+//! | [`metrics`] | figures for Prometheus, by part | know what is counted |
 //! | [`outage`] | what the log says of something that fails again and again | log itself |
 //! | [`mqtt`] | the MQTT connection; the only one that names rumqttc | decide when to ack |
 //! | [`broker`] | the embedded MQTT broker; the only one that names rmqtt | keep anything that counts |
@@ -33,6 +34,7 @@ pub mod model;
 pub mod wire;
 
 pub mod journal;
+pub mod metrics;
 pub mod outage;
 pub mod tls;
 pub mod toml_file;

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use jiff::SignedDuration;
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Registry};
 
 use super::clip::{ClipFile, clips_dir, read_clip_files};
 use super::config::OutboxConfig;
@@ -25,6 +25,7 @@ use super::outbox::{NewEvent, Store};
 use super::ring::Ring;
 use super::upload;
 use crate::limits::{OUTBOX_ROOM_STEP_BYTES_MAX, ROOM_CALM, ROOM_LOOK};
+use crate::metrics::Part;
 use crate::model::{ClockQuality, EventData, Fault, FaultPhase, Time};
 
 /// The rings of a box, so that the oldest footage of all can be told. Clones share it.
@@ -128,12 +129,8 @@ impl Room {
         ask_disk: AskDisk,
         metrics: &Registry,
     ) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let counter =
-                IntCounterVec::new(Opts::new(format!("camnet_edge_given_up_{name}"), help), &["what"])?;
-            metrics.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
+        let part = Part::new(metrics, "camnet_edge_given_up_");
+        let counter = |name: &str, help: &str| part.counters(name, help, &["what"]);
         let freed = Freed {
             files: counter("files_total", "Files given up so that the outbox has room")?,
             bytes: counter("bytes_total", "Bytes given up so that the outbox has room")?,

@@ -3,9 +3,10 @@
 //! Owns one histogram, `camnet_hub_motion_searchable_seconds`. May not decide anything. Batches that are replayed
 //! (start, reindex) are not observed: they were searchable before.
 
-use prometheus::{Histogram, HistogramOpts, Registry};
+use prometheus::{Histogram, Registry};
 
 use super::truth::HubRecord;
+use crate::metrics::Part;
 use crate::model::{EventData, Time};
 
 /// From 5 ms to about three hours; what is older (a backlog) goes above the last one.
@@ -22,11 +23,9 @@ pub struct Searchable {
 impl Searchable {
     pub fn register(metrics: &Registry) -> Result<Self, prometheus::Error> {
         let help = "From the moment a box made a motion event (its UUIDv7) to the moment a search finds it";
-        let opts = HistogramOpts::new("motion_searchable_seconds", help);
         let buckets = prometheus::exponential_buckets(FIRST_BUCKET_S, BUCKET_GROWTH, BUCKETS)?;
-        let seconds = Histogram::with_opts(opts.buckets(buckets))?;
-        metrics.register(Box::new(seconds.clone()))?;
-        Ok(Self { seconds })
+        let part = Part::new(metrics, "camnet_hub_");
+        Ok(Self { seconds: part.histogram("motion_searchable_seconds", help, buckets)? })
     }
 
     /// Call after `records` were applied. Box and hub have clocks of their own: a difference shows as latency,

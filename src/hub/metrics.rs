@@ -5,9 +5,9 @@
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder};
+
+use crate::metrics::Part;
 
 /// Every figure of search, uploads and the listeners.
 #[derive(Clone)]
@@ -38,33 +38,35 @@ impl Default for HubMetrics {
 
 impl HubMetrics {
     pub fn new() -> Self {
-        let registry = Registry::new_custom(Some("camnet_hub".into()), None).expect("the prefix is valid");
-        let requests =
-            counters(&registry, "http_requests_total", "Answered requests", &["listener", "route", "status"]);
-        let seconds = HistogramOpts::new("http_request_seconds", "Time to the answer's head")
-            .buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
-        let request_seconds =
-            registered(&registry, HistogramVec::new(seconds, &["listener", "route"]).expect("valid"));
+        let registry = Registry::new();
+        let part = Part::new(&registry, "camnet_hub_");
+        let gauge = |name, help| part.gauge(name, help).expect("each figure is registered once");
+        let counters = |name, help, labels: &[&str]| {
+            part.counters(name, help, labels).expect("each figure is registered once")
+        };
+        let bytes = part.counter("upload_bytes_total", "Bytes that boxes uploaded");
+        let seconds = part.histograms(
+            "http_request_seconds",
+            "Time to the answer's head",
+            &["listener", "route"],
+            vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
+        );
         Self {
-            requests,
-            request_seconds,
-            uploads: counters(&registry, "uploads_total", "Uploads by how they ended", &["result"]),
-            upload_bytes: registered(
-                &registry,
-                IntCounter::new("upload_bytes_total", "Bytes that boxes uploaded").expect("valid"),
-            ),
-            uploads_open: gauge(&registry, "uploads_open", "Uploads that are not complete"),
-            looks: counters(&registry, "looks_total", "Looks at footage or results", &["action", "decision"]),
+            requests: counters("http_requests_total", "Answered requests", &["listener", "route", "status"]),
+            request_seconds: seconds.expect("each figure is registered once"),
+            uploads: counters("uploads_total", "Uploads by how they ended", &["result"]),
+            upload_bytes: bytes.expect("each figure is registered once"),
+            uploads_open: gauge("uploads_open", "Uploads that are not complete"),
+            looks: counters("looks_total", "Looks at footage or results", &["action", "decision"]),
             box_connections_failed: counters(
-                &registry,
                 "box_connections_failed_total",
                 "Connections of boxes that failed before a request",
                 &["reason"],
             ),
-            box_connections: gauge(&registry, "box_connections", "Open connections of boxes"),
-            index_applied: gauge(&registry, "index_applied", "Next journal record to enter the index"),
-            journal_next: gauge(&registry, "journal_next", "Next record of the hub's journal"),
-            broker_up: gauge(&registry, "broker_up", "1 if the link to the broker is up"),
+            box_connections: gauge("box_connections", "Open connections of boxes"),
+            index_applied: gauge("index_applied", "Next journal record to enter the index"),
+            journal_next: gauge("journal_next", "Next record of the hub's journal"),
+            broker_up: gauge("broker_up", "1 if the link to the broker is up"),
             registry,
         }
     }
@@ -87,17 +89,4 @@ impl HubMetrics {
             .expect("writing to memory does not fail");
         text
     }
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    registered(registry, IntCounterVec::new(Opts::new(name, help), labels).expect("valid"))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    registered(registry, IntGauge::new(name, help).expect("valid"))
-}
-
-fn registered<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    registry.register(Box::new(collector.clone())).expect("each figure is registered once");
-    collector
 }

@@ -1,7 +1,8 @@
 //! What the cameras of a box count, for the technician.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use crate::metrics::Part;
 use crate::model::DeviceId;
 
 /// Metrics of all cameras; register once per process.
@@ -48,17 +49,10 @@ pub struct CameraMetrics {
 
 impl CamerasMetrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let opts = Opts::new(format!("camnet_edge_camera_{name}"), help);
-            let made = IntCounterVec::new(opts, &["device"])?;
-            registry.register(Box::new(made.clone()))?;
-            Ok::<_, prometheus::Error>(made)
-        };
-        let connected = Opts::new("camnet_edge_camera_connected", "1 while the camera sends pictures");
-        let connected = IntGaugeVec::new(connected, &["device"])?;
-        registry.register(Box::new(connected.clone()))?;
+        let part = Part::new(registry, "camnet_edge_camera_");
+        let counter = |name: &str, help: &str| part.counters(name, help, &["device"]);
         Ok(Self {
-            connected,
+            connected: part.gauges("connected", "1 while the camera sends pictures", &["device"])?,
             connections_failed: counter("connections_failed_total", "Connections that failed or ended")?,
             access_units: counter("access_units_total", "Access units received")?,
             access_units_skipped: counter("access_units_skipped_total", "Access units before a key frame")?,

@@ -21,6 +21,7 @@ use super::clock;
 use super::outbox::{Accept, EpochStart, Store};
 use super::room::Room;
 use crate::limits::{BOX_STATUS_REPEAT, OUTBOX_QUEUE_MAX};
+use crate::metrics::Part;
 use crate::model::{BoxId, Time};
 use crate::mqtt::{LinkEvent, LinkSender, OutMessage, PublishOutcome};
 use crate::wire::BoxStatus;
@@ -41,24 +42,15 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("camnet_edge_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(format!("camnet_edge_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok::<_, prometheus::Error>(gauge)
-        };
+        let part = Part::new(registry, "camnet_edge_");
         Ok(Self {
-            accepted: counter("events_accepted_total", "Events that the outbox made durable")?,
-            refused: counter("events_not_accepted_total", "Events that the outbox could not take")?,
-            sent: counter("events_sent_total", "Events handed to the broker, resends included")?,
-            receipts: counter("receipts_total", "Receipts from the hub")?,
-            set_aside: counter("events_set_aside_total", "Events that the hub says it set aside")?,
-            owed: gauge("events_owed", "Events that no receipt covers yet")?,
-            link_up: gauge("link_up", "1 while the MQTT link is up")?,
+            accepted: part.counter("events_accepted_total", "Events that the outbox made durable")?,
+            refused: part.counter("events_not_accepted_total", "Events that the outbox could not take")?,
+            sent: part.counter("events_sent_total", "Events handed to the broker, resends included")?,
+            receipts: part.counter("receipts_total", "Receipts from the hub")?,
+            set_aside: part.counter("events_set_aside_total", "Events that the hub says it set aside")?,
+            owed: part.gauge("events_owed", "Events that no receipt covers yet")?,
+            link_up: part.gauge("link_up", "1 while the MQTT link is up")?,
         })
     }
 }

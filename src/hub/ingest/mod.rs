@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, Registry as Metrics};
+use prometheus::{Histogram, IntCounter, Registry as Metrics};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -24,6 +24,7 @@ use super::latency::Searchable;
 use super::status::HubStatus;
 use super::truth::{Appended, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
 use crate::limits::{COMMIT_EVENTS_MAX, INGEST_QUEUE_MAX};
+use crate::metrics::Part;
 use crate::model::{BoxId, Epoch, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
 use crate::wire::{Command, Topic, TopicKind};
@@ -89,24 +90,21 @@ struct Counters {
 
 impl Counters {
     fn register(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("camnet_hub_ingest_{name}"), help)?;
-            metrics.register(Box::new(counter.clone()))?;
-            Ok::<_, prometheus::Error>(counter)
-        };
-        let opts =
-            HistogramOpts::new("camnet_hub_ingest_commit_seconds", "From decoding to durable, per group");
-        let commit_seconds =
-            Histogram::with_opts(opts.buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?))?;
-        metrics.register(Box::new(commit_seconds.clone()))?;
+        let part = Part::new(metrics, "camnet_hub_ingest_");
+        let commit_buckets = prometheus::exponential_buckets(0.0005, 2.0, 14)?;
         Ok(Self {
-            events: counter("events_total", "New events made durable")?,
-            duplicates: counter("duplicates_total", "Events that were known already")?,
-            conflicts: counter("conflicts_total", "Events whose place was taken by another id")?,
-            commits: counter("commits_total", "Groups made durable")?,
-            commit_seconds,
-            receipts: counter("receipts_total", "Receipts handed to the broker")?,
-            index_failures: counter("index_failures_total", "Batches that the index could not take at once")?,
+            events: part.counter("events_total", "New events made durable")?,
+            duplicates: part.counter("duplicates_total", "Events that were known already")?,
+            conflicts: part.counter("conflicts_total", "Events whose place was taken by another id")?,
+            commits: part.counter("commits_total", "Groups made durable")?,
+            commit_seconds: part.histogram(
+                "commit_seconds",
+                "From decoding to durable, per group",
+                commit_buckets,
+            )?,
+            receipts: part.counter("receipts_total", "Receipts handed to the broker")?,
+            index_failures: part
+                .counter("index_failures_total", "Batches that the index could not take at once")?,
         })
     }
 }

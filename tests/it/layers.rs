@@ -25,7 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("demo", &["limits", "model", "tls", "media", "edge", "hub"]),
     ("load", &["limits", "model", "wire", "tls", "toml_file", "mqtt", "edge", "hub"]),
-    ("cli", &["limits", "model", "tls", "toml_file", "edge", "hub", "load", "demo"]),
+    ("cli", &["limits", "model", "journal", "tls", "toml_file", "edge", "hub", "load", "demo"]),
 ];
 
 /// A foreign library and the only files that may name it.

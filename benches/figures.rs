@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench figures -- e2e` measures only figures whose name contains `e2e`.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

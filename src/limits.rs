@@ -15,6 +15,10 @@ pub const MQTT_INFLIGHT_MAX: u16 = 1000;
 pub const MQTT_BOX_INFLIGHT_MAX: u16 = 100;
 /// Messages that the embedded broker keeps for one receiver.
 pub const BROKER_QUEUE_MAX: usize = 1_000_000;
+/// Messages that the link holds for a receiver whose queue is full, before it stops reading.
+pub const MQTT_HELD_MAX: usize = 1_000;
+/// Publishes and acks that wait for the link: more than all messages that the link and ingest can hold at once.
+pub const MQTT_LINK_REQUESTS_MAX: usize = 16_384;
 /// Requests that wait inside the MQTT client.
 pub const MQTT_REQUESTS_MAX: usize = 256;
 /// Events in one batch message.

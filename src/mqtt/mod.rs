@@ -18,7 +18,10 @@
 //!    popped on `Outgoing::Publish`.
 //!
 //! Polling and writing are two futures of one task: neither waits for the other's channel, so a full queue
-//! can't stop the acks that would empty it.
+//! can't stop the acks that would empty it. Mosquitto 2.0.11 sends more than one message for each ack, whatever the
+//! receive maximum says: what the receiver has no room for is held, and beyond [`MQTT_HELD_MAX`] the connection is not
+//! read until there is room. The acks of all that is outstanding fit into the queue of requests, so that nobody who has
+//! to make room waits for one who needs it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -34,7 +37,10 @@ use rumqttc::{Outgoing, TlsConfiguration, Transport};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, MQTT_PACKET_BYTES_MAX, MQTT_REQUESTS_MAX, RESEND_AFTER};
+use crate::limits::{
+    BACKOFF_FIRST, BACKOFF_MAX, MQTT_HELD_MAX, MQTT_LINK_REQUESTS_MAX, MQTT_PACKET_BYTES_MAX,
+    MQTT_REQUESTS_MAX, RESEND_AFTER,
+};
 use crate::outage::Outage;
 
 /// The common name in the hub's own certificate, and its MQTT client id.
@@ -164,6 +170,9 @@ impl LinkSender {
     }
 }
 
+/// A receiver that makes no room for this long has its connection closed; the broker keeps what it has not acked.
+const RECEIVER_STUCK_MAX: Duration = Duration::from_secs(30);
+
 /// Starts the link: it connects, and connects again, until `shutdown`.
 ///
 /// The receiver must be drained; its queue holds every message that the broker may send before an ack.
@@ -171,7 +180,7 @@ pub fn start(
     config: LinkConfig,
     shutdown: CancellationToken,
 ) -> (LinkSender, mpsc::Receiver<LinkEvent>, tokio::task::JoinHandle<()>) {
-    let (requests, request_queue) = mpsc::channel(MQTT_REQUESTS_MAX);
+    let (requests, request_queue) = mpsc::channel(MQTT_LINK_REQUESTS_MAX);
     let (events, event_queue) = mpsc::channel(4 * config.inflight_max as usize + 64);
     let task = tokio::spawn(run(config, request_queue, events, shutdown));
     (LinkSender { requests }, event_queue, task)
@@ -196,7 +205,13 @@ async fn run(
             outage.ended();
         }
         log_down(&config, connection, &reason, &mut outage);
-        if events.send(LinkEvent::Down { connection, reason }).await.is_err() {
+        // The receiver may wait for us to take its acks before it takes this.
+        let told = tokio::select! {
+            told = events.send(LinkEvent::Down { connection, reason }) => told,
+            () = refuse_while_down(&mut requests) => return,
+            () = shutdown.cancelled() => return,
+        };
+        if told.is_err() {
             return;
         }
         if started.elapsed() > BACKOFF_MAX {
@@ -238,11 +253,17 @@ async fn run_once(
     let (client, event_loop) = AsyncClient::new(options(config), MQTT_REQUESTS_MAX);
     let broken = CancellationToken::new();
     let up = CancellationToken::new();
-    let inbound = Inbound { connection, events: events.clone(), queued: Arc::default(), up: up.clone() };
+    let mut inbound = Inbound {
+        connection,
+        events: events.clone(),
+        held: VecDeque::new(),
+        queued: Arc::default(),
+        up: up.clone(),
+    };
     let writer = write(connection, client.clone(), inbound.queued.clone(), requests, &up, &broken, shutdown);
     let poller = async {
         let reason = tokio::select! {
-            reason = poll(event_loop, client, &inbound, config) => reason,
+            reason = poll(event_loop, client, &mut inbound, config) => reason,
             () = goodbye_deadline(shutdown) => "shut down".to_owned(),
         };
         broken.cancel();
@@ -262,6 +283,8 @@ async fn goodbye_deadline(shutdown: &CancellationToken) {
 struct Inbound {
     connection: u64,
     events: mpsc::Sender<LinkEvent>,
+    /// What the receiver has no room for at the moment, in order.
+    held: VecDeque<LinkEvent>,
     /// Tokens of publishes that the client has taken but not yet put on the wire, in order.
     queued: Arc<Mutex<VecDeque<u64>>>,
     up: CancellationToken,
@@ -318,24 +341,39 @@ async fn write(
 }
 
 /// Polls until an error; returns it as text for the log.
-async fn poll(mut event_loop: EventLoop, client: AsyncClient, link: &Inbound, config: &LinkConfig) -> String {
+async fn poll(
+    mut event_loop: EventLoop,
+    client: AsyncClient,
+    link: &mut Inbound,
+    config: &LinkConfig,
+) -> String {
     let mut unanswered: HashMap<u16, (u64, Instant)> = HashMap::new();
     let mut watchdog = tokio::time::interval(Duration::from_secs(5));
+    let mut polled_last = Instant::now();
     loop {
         let polled = {
             let next = event_loop.poll();
             tokio::pin!(next);
             loop {
                 tokio::select! {
-                    polled = &mut next => break polled,
+                    biased;
+                    room = link.events.reserve(), if !link.held.is_empty() => match room {
+                        Ok(room) => room.send(link.held.pop_front().expect("checked above")),
+                        Err(_) => return LinkClosed.to_string(),
+                    },
+                    polled = &mut next, if link.held.len() < MQTT_HELD_MAX => break polled,
                     _ = watchdog.tick() => {
                         if unanswered.values().any(|(_, since)| since.elapsed() > RESEND_AFTER) {
                             return "the broker leaves publishes unanswered".to_owned();
+                        }
+                        if polled_last.elapsed() > RECEIVER_STUCK_MAX && link.held.len() >= MQTT_HELD_MAX {
+                            return "the receiver of the link is stuck".to_owned();
                         }
                     }
                 }
             }
         };
+        polled_last = Instant::now();
         let event = match polled {
             Ok(event) => event,
             Err(error) => return error_chain(&error),
@@ -373,8 +411,8 @@ async fn poll(mut event_loop: EventLoop, client: AsyncClient, link: &Inbound, co
                 if let Some((token, _)) = unanswered.remove(&ack.pkid) {
                     let outcome = publish_outcome(ack.reason);
                     let answer = LinkEvent::Published { connection: link.connection, token, outcome };
-                    if link.events.try_send(answer).is_err() {
-                        return "the receiver of the link is too slow".to_owned();
+                    if let Err(reason) = link.hand_on(answer) {
+                        return reason;
                     }
                 }
             }
@@ -390,21 +428,28 @@ impl Inbound {
         self.events.send(LinkEvent::Up { connection: self.connection }).await.map_err(|_| LinkClosed)
     }
 
-    fn take_message(&self, mut publish: Publish) -> Result<(), String> {
+    /// Never waits: waiting would keep the receiver's own acks from the wire.
+    fn hand_on(&mut self, event: LinkEvent) -> Result<(), String> {
+        let event = match self.held.is_empty() {
+            true => match self.events.try_send(event) {
+                Ok(()) => return Ok(()),
+                Err(mpsc::error::TrySendError::Full(event)) => event,
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(LinkClosed.to_string()),
+            },
+            false => event,
+        };
+        self.held.push_back(event);
+        Ok(())
+    }
+
+    fn take_message(&mut self, mut publish: Publish) -> Result<(), String> {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let payload = std::mem::take(&mut publish.payload);
         publish.topic = Bytes::new();
         let user_properties =
             publish.properties.take().map(|properties| properties.user_properties).unwrap_or_default();
-        let is_promised = publish.qos != QoS::AtMostOnce;
         let ack = Ack { connection: self.connection, publish: Box::new(publish) };
-        let message = LinkEvent::Message(Message { topic, payload, user_properties, ack });
-        match self.events.try_send(message) {
-            Ok(()) => Ok(()),
-            // QoS 0 promises nothing, and only such messages can come beyond the receive maximum.
-            Err(mpsc::error::TrySendError::Full(_)) if !is_promised => Ok(()),
-            Err(_) => Err("the receiver of the link is too slow or gone".to_owned()),
-        }
+        self.hand_on(LinkEvent::Message(Message { topic, payload, user_properties, ack }))
     }
 }
 

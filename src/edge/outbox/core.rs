@@ -43,6 +43,8 @@ pub enum Action<'a> {
     Receipt(&'a Receipt),
     /// What [`Effect::Find`] asked for: the sequences that are still on disk, with their record numbers.
     Found { epoch: Epoch, asked: Ranges, found: Vec<(u64, u64)> },
+    /// These are owed, but can't be read from the disk any more.
+    Unreadable { epoch: Epoch, sequences: Ranges },
     /// Which closed segments may go? `segments`: for each, oldest first, the number behind its last record.
     Drop { segments: &'a [u64] },
 }
@@ -84,7 +86,8 @@ struct OwedEpoch {
     epoch: Epoch,
     sequences: Ranges,
     /// (sequence, record number): where to begin reading. Receipts stand between events, so a record number grows
-    /// at least as fast as the sequence, and a mark below gives a lower bound.
+    /// at least as fast as the sequence, and a mark below gives a lower bound; a hint, where events do not stand in
+    /// sequence (two boxes wrote one epoch).
     marks: Vec<(u64, u64)>,
 }
 
@@ -134,6 +137,10 @@ impl Core {
             }
             Action::Receipt(receipt) => self.receipt(receipt),
             Action::Found { epoch, asked, found } => self.found(epoch, asked, found),
+            Action::Unreadable { epoch, sequences } => {
+                self.give_up(epoch, &sequences);
+                Vec::new()
+            }
             Action::Drop { segments } => self.drop_segments(segments),
         }
     }
@@ -281,17 +288,25 @@ impl Core {
             }
         }
         asked.remove_all(&back);
-        for (from, to) in asked.iter() {
-            tracing::warn!(%epoch, from, to, "the hub asks for events that are not on disk any more");
-        }
-        let gone = self.gone.entry(epoch).or_default();
-        gone.insert_all(&asked);
-        if gone.range_count() > GONE_RANGES_MAX {
-            *gone = Ranges::new();
-        }
+        self.give_up(epoch, &asked);
         // Not noted on disk: a box that restarts before it sent them is asked again, see `wire::BoxStatus`.
         let spans: Vec<Span> = back.iter().map(|(first, last)| Span { epoch, first, last }).collect();
         if spans.is_empty() { Vec::new() } else { vec![Effect::Owe(spans)] }
+    }
+
+    /// What is not on disk any more is not looked for again; the hub names it as missing.
+    fn give_up(&mut self, epoch: Epoch, sequences: &Ranges) {
+        for (from, to) in sequences.iter() {
+            tracing::error!(%epoch, from, to, "events that the hub lacks are not on disk any more");
+        }
+        if let Some(owed) = self.owed.iter_mut().find(|owed| owed.epoch == epoch) {
+            owed.sequences.remove_all(sequences);
+        }
+        let gone = self.gone.entry(epoch).or_default();
+        gone.insert_all(sequences);
+        if gone.range_count() > GONE_RANGES_MAX {
+            *gone = Ranges::new();
+        }
     }
 
     fn drop_segments(&mut self, segments: &[u64]) -> Vec<Effect> {

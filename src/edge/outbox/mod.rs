@@ -171,9 +171,26 @@ impl Store {
     }
 
     /// The JSON of up to `count` events of one epoch from `from` on, as far as they follow each other without a
-    /// hole and are not receipted. Empty if `from` itself is not owed any more.
+    /// hole and are not receipted. Empty if `from` itself is not owed any more, or, see [`Store::give_up_unreadable`],
+    /// can't be read.
     pub fn read(&self, from: Place, count: usize) -> Result<Vec<(u64, Vec<u8>)>, JournalError> {
         let Some((first_record, count)) = self.core.locate(from, count) else { return Ok(Vec::new()) };
+        let events = self.read_at(first_record, from, count)?;
+        if !events.is_empty() {
+            return Ok(events);
+        }
+        match self.find(from.0, &Ranges::of(from.1, from.1))?.first() {
+            Some(&(_, record)) => self.read_at(record, from, count),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn read_at(
+        &self,
+        first_record: u64,
+        from: Place,
+        count: usize,
+    ) -> Result<Vec<(u64, Vec<u8>)>, JournalError> {
         let mut found = Vec::with_capacity(count);
         for item in self.journal.read(first_record) {
             // Damaged on disk: it can't be sent; the hub will name it as missing.
@@ -193,6 +210,20 @@ impl Store {
             }
         }
         Ok(found)
+    }
+
+    /// Gives up what of these events is owed and can't be read any more, and says which that is: the disk lost them.
+    /// Reads everything: rare, and bounded by the disk.
+    pub fn give_up_unreadable(&mut self, from: Place, count: usize) -> Result<Ranges, JournalError> {
+        let mut lost = Ranges::new();
+        for span in self.core.owed().filter(|span| span.epoch == from.0) {
+            lost.insert_all(&Ranges::of(span.first, span.last).overlap(from.1, from.1 + count as u64 - 1));
+        }
+        for (sequence, _) in self.find(from.0, &lost)? {
+            lost.remove(sequence, sequence);
+        }
+        self.core.step(Action::Unreadable { epoch: from.0, sequences: lost.clone() });
+        Ok(lost)
     }
 
     /// Applies the hub's word. Returns what it asks for again although it was receipted once.

@@ -34,6 +34,11 @@ pub enum Action {
     },
     /// The hub's word.
     Receipt(Receipt),
+    /// The outbox can't give these any more.
+    Gone {
+        epoch: Epoch,
+        sequences: Ranges,
+    },
     /// Time has passed.
     Tick,
 }
@@ -117,6 +122,12 @@ impl Core {
             }
             Action::Published { token, outcome } => self.published(token, outcome, now),
             Action::Receipt(receipt) => self.receipt(&receipt, now),
+            Action::Gone { epoch, sequences } => {
+                if let Some(flow) = self.epochs.iter_mut().find(|flow| flow.epoch == epoch) {
+                    flow.waiting.remove_all(&sequences);
+                    flow.arrived(&sequences, now);
+                }
+            }
             Action::Tick => self.epochs.iter_mut().for_each(|flow| {
                 flow.take_back(|_, flight| now.saturating_duration_since(flight.at) >= RESEND_AFTER);
             }),

@@ -36,6 +36,7 @@ pub struct Metrics {
     sent: IntCounter,
     receipts: IntCounter,
     set_aside: IntCounter,
+    lost: IntCounter,
     owed: IntGauge,
     link_up: IntGauge,
 }
@@ -49,6 +50,8 @@ impl Metrics {
             sent: part.counter("events_sent_total", "Events handed to the broker, resends included")?,
             receipts: part.counter("receipts_total", "Receipts from the hub")?,
             set_aside: part.counter("events_set_aside_total", "Events that the hub says it set aside")?,
+            lost: part
+                .counter("events_lost_total", "Events that the box's disk lost before the hub had them")?,
             owed: part.gauge("events_owed", "Events that no receipt covers yet")?,
             link_up: part.gauge("link_up", "1 while the MQTT link is up")?,
         })

@@ -3,6 +3,7 @@
 //! Touches the outbox's disk and nothing else: the network, the clock and new ids are the caller's, so that the
 //! simulation drives the very same code. Each method returns the messages to send, in order.
 
+use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
 use uuid::Uuid;
@@ -15,7 +16,7 @@ use crate::journal::JournalError;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{BoxId, Epoch, Previous, Time};
 use crate::mqtt::{OutMessage, PublishOutcome};
-use crate::wire::{self, BoxStatus, Command, Receipt, Topic, TopicKind};
+use crate::wire::{self, BoxStatus, Command, Receipt, Refused, Topic, TopicKind};
 
 /// See the module.
 pub struct BoxSide {
@@ -23,6 +24,8 @@ pub struct BoxSide {
     store: Store,
     core: Core,
     metrics: Metrics,
+    /// The newest refusal that was told, by epoch and sequence.
+    refused_told: Option<(Epoch, u64)>,
 }
 
 impl BoxSide {
@@ -31,7 +34,7 @@ impl BoxSide {
         let mut core = Core::default();
         core.step(Action::Owed(store.owed().collect()), now);
         metrics.owed.set(core.owed_count() as i64);
-        Self { box_id, store, core, metrics }
+        Self { box_id, store, core, metrics, refused_told: None }
     }
 
     /// The current epoch and the last sequence accepted in it.
@@ -148,17 +151,38 @@ impl BoxSide {
     }
 
     fn step(&mut self, action: Action, now: Instant) -> Vec<OutMessage> {
-        let sends = self.core.step(action, now);
+        let mut messages = Vec::new();
+        let mut parcels = VecDeque::from(self.core.step(action, now));
+        while let Some(parcel) = parcels.pop_front() {
+            let read = self.messages_of(parcel);
+            if read.is_empty() {
+                // Each turn gives up something that was owed, so this ends.
+                parcels.extend(self.give_up_unreadable(parcel, now));
+            }
+            messages.extend(read);
+        }
         self.metrics.owed.set(self.core.owed_count() as i64);
-        sends.into_iter().flat_map(|parcel| self.messages_of(parcel)).collect()
+        messages
+    }
+
+    /// What the disk lost must not stand in the way of what comes behind it.
+    fn give_up_unreadable(&mut self, parcel: Parcel, now: Instant) -> Vec<Parcel> {
+        match self.store.give_up_unreadable(parcel.from, parcel.count) {
+            Ok(lost) if lost.is_empty() => Vec::new(),
+            Ok(lost) => {
+                self.metrics.lost.inc_by(lost.count());
+                self.core.step(Action::Gone { epoch: parcel.from.0, sequences: lost }, now)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the outbox can't be read");
+                Vec::new()
+            }
+        }
     }
 
     fn receipt(&mut self, receipt: Receipt, now: Instant) -> Vec<OutMessage> {
         self.metrics.receipts.inc();
-        for refused in &receipt.refused {
-            tracing::warn!(epoch = %receipt.epoch, sequence = refused.0, reason = refused.1, "the hub set an event aside");
-            self.metrics.set_aside.inc();
-        }
+        self.tell_refused(&receipt);
         let again = match self.store.receipt(&receipt) {
             Ok(again) => again,
             Err(error) => {
@@ -174,6 +198,16 @@ impl BoxSide {
             messages.extend(self.step(Action::Owed(again), now));
         }
         messages
+    }
+
+    /// Receipts name the newest refusals again and again; each is told once.
+    fn tell_refused(&mut self, receipt: &Receipt) {
+        let newest = self.refused_told.filter(|told| told.0 == receipt.epoch).map_or(0, |told| told.1);
+        for Refused(sequence, reason) in receipt.refused.iter().filter(|refused| refused.0 > newest) {
+            tracing::warn!(epoch = %receipt.epoch, sequence, reason, "the hub set an event aside");
+            self.metrics.set_aside.inc();
+            self.refused_told = Some((receipt.epoch, *sequence));
+        }
     }
 
     fn command(

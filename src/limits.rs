@@ -100,8 +100,11 @@ pub const BACKLOG_DELAY_MAX: Duration = Duration::from_secs(1);
 /// A box tells its newest place on every connection and this often, so that a hub that lost something (restored from
 /// a backup) asks for it even when nothing new happens.
 pub const BOX_STATUS_REPEAT: Duration = Duration::from_secs(600);
-/// A box whose events go on to conflict is asked again for a new epoch after this long.
+/// A box that goes on with an epoch in which events conflict is asked again for a new one after this long.
 pub const NEW_EPOCH_ASK_AGAIN: Duration = Duration::from_secs(10);
+/// And until nothing was asked for this long; so many such epochs are remembered.
+pub const NEW_EPOCH_FORGET: Duration = Duration::from_secs(3600);
+pub const NEW_EPOCH_PLACES_MAX: usize = 10_000;
 /// Incomplete epochs of a box that one status is answered with.
 pub const STATUS_RECEIPTS_MAX: usize = 32;
 /// Bytes of the outbox on disk: its share, above which footage makes way.

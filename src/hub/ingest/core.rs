@@ -13,7 +13,7 @@ use std::time::Instant;
 use crate::hub::aside::{self, SetAside};
 use crate::hub::indexer::Batch;
 use crate::hub::truth::{Appended, Arrived, HubRecord, StoredFile};
-use crate::limits::{NEW_EPOCH_ASK_AGAIN, SEQUENCE_MAX};
+use crate::limits::{NEW_EPOCH_ASK_AGAIN, NEW_EPOCH_FORGET, NEW_EPOCH_PLACES_MAX, SEQUENCE_MAX};
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Previous, Time};
 use crate::wire::{self, BoxStatus, Decoded, Refusal, RefusalReason, Topic, TopicKind};
 
@@ -198,9 +198,10 @@ impl<T> Core<T> {
         let group = std::mem::take(&mut self.group);
         let mut effects: Vec<Effect<T>> = group.acks.into_iter().map(Effect::Ack).collect();
         effects.extend(group.stored.into_iter().map(|ticket| Effect::StoredAt(ticket, appended.first)));
+        let asked = self.ask_for_new_epochs(&appended.written, &group.touched, now);
         effects.extend(group.touched.into_iter().map(|(box_id, epoch)| Effect::Receipt(box_id, epoch)));
         effects.extend(group.told.into_iter().map(Effect::ReceiptsOfIncomplete));
-        effects.extend(self.ask_for_new_epochs(&appended.written, now));
+        effects.extend(asked);
         if !appended.written.is_empty() {
             effects.push(Effect::Index((appended.first, appended.written)));
         }
@@ -217,21 +218,33 @@ impl<T> Core<T> {
     }
 
     /// Two boxes with one name, or a box restored from an old image: each must go on under an epoch of its own.
-    fn ask_for_new_epochs(&mut self, written: &[HubRecord], now: Instant) -> Vec<Effect<T>> {
+    /// The command may be lost, or reach only one of the two: while events of the epoch come, it is asked again.
+    fn ask_for_new_epochs(
+        &mut self,
+        written: &[HubRecord],
+        touched: &BTreeSet<(BoxId, Epoch)>,
+        now: Instant,
+    ) -> Vec<Effect<T>> {
         let conflicts = written.iter().filter_map(|record| match record {
             HubRecord::Event(arrived) if arrived.conflict => {
                 Some((arrived.box_id.clone(), arrived.event.epoch))
             }
             _ => None,
         });
-        let epochs: BTreeSet<(BoxId, Epoch)> = conflicts.collect();
-        self.asked_for_epoch.retain(|_, asked| now.saturating_duration_since(*asked) < NEW_EPOCH_ASK_AGAIN);
+        let mut due: BTreeSet<(BoxId, Epoch)> = conflicts.collect();
+        let since = |asked: &Instant| now.saturating_duration_since(*asked);
+        self.asked_for_epoch.retain(|_, asked| since(asked) < NEW_EPOCH_FORGET);
+        due.extend(touched.iter().filter(|place| self.asked_for_epoch.contains_key(*place)).cloned());
+        due.retain(|place| {
+            self.asked_for_epoch.get(place).is_none_or(|asked| since(asked) >= NEW_EPOCH_ASK_AGAIN)
+        });
         let mut effects = Vec::new();
-        for (box_id, epoch) in epochs {
-            if self.asked_for_epoch.insert((box_id.clone(), epoch), now).is_none() {
-                tracing::warn!(%box_id, %epoch, "two events with one place: the box is asked for a new epoch");
-                effects.push(Effect::AskNewEpoch(box_id, epoch));
+        for (box_id, epoch) in due {
+            tracing::warn!(%box_id, %epoch, "two events with one place: the box is asked for a new epoch");
+            if self.asked_for_epoch.len() < NEW_EPOCH_PLACES_MAX {
+                self.asked_for_epoch.insert((box_id.clone(), epoch), now);
             }
+            effects.push(Effect::AskNewEpoch(box_id, epoch));
         }
         effects
     }

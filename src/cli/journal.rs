@@ -22,7 +22,7 @@ pub struct JournalArgs {
 enum JournalCommand {
     /// Read every byte of every segment and say what is damaged; exit status 1 if anything is.
     Check {
-        /// The journal's folder, for instance <data>/journal of a hub.
+        /// The journal's folder, for instance data/journal of a hub.
         dir: PathBuf,
     },
     /// Print the records, one on a line: number, bytes, content (text where it is text, else hex).

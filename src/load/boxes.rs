@@ -1,6 +1,6 @@
 //! A box of a load run: its own connection and certificate, events at a pace, an outbox in memory.
 //!
-//! Owns the box's events until a receipt covers them. What is sent when is decided by [`uplink::Core`], the very
+//! Owns the box's events until a receipt covers them. What is sent when is decided by `edge::uplink::Core`, the very
 //! one of a real box; may not decide that itself.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -476,3 +476,34 @@ async fn every_answer_finds_its_publish_and_says_why() {
         assert!(heard.iter().all(|token| !is_foreign(*token)), "{kind:?}");
     }
 }
+
+/// Not rumqttc's but Mosquitto 2.0.11's: it sends more than one message for each ack, whatever the receive maximum says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_slower_than_the_broker_keeps_its_connection() {
+    const COUNT: usize = 6000;
+    for kind in BOTH {
+        let bench = Bench::start(kind).await;
+        let mut hub = bench.hub(bench.world.mqtt).await;
+        let publisher = bench.link(bench.config("box-01", bench.world.mqtt));
+        let sending = tokio::spawn(send_all(publisher, COUNT as u64, None, Vec::new()));
+        let (mut seen, mut group) = (BTreeSet::new(), Vec::new());
+        while seen.len() < COUNT {
+            match hub.next().await {
+                LinkEvent::Message(message) => {
+                    seen.insert(message.payload);
+                    group.push(message.ack);
+                }
+                LinkEvent::Down { reason, .. } => panic!("{kind:?}: {reason}"),
+                _ => {}
+            }
+            // As ingest does: a group is committed, which takes its time, and then acknowledged.
+            if group.len() == 50 || seen.len() == COUNT {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                for ack in group.drain(..) {
+                    hub.sender.ack(ack).await.unwrap();
+                }
+            }
+        }
+        sending.await.unwrap();
+    }
+}

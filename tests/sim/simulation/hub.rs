@@ -26,7 +26,7 @@ use super::mutation::{Lie, LyingDisk, Mutation};
 const DIR: &str = "/journal";
 const SEGMENT_BYTES: u64 = 8_000;
 /// Power cuts that are tried on a copy of the disk after a failed write.
-const POWER_CUTS: usize = 16;
+const POWER_CUTS: usize = 100;
 
 /// What the hub needs to acknowledge a message: its connection and the packet's id.
 pub type Ticket = (u64, u16);
@@ -52,6 +52,9 @@ pub struct Hub {
     pub commit_planned: bool,
     /// The oracle's: all that is durable at the hub, by place.
     pub durable: BTreeMap<(String, Epoch), Ranges>,
+    /// The oracle's: what a write that failed made durable all the same. The hub may tell of it, and must not lose it
+    /// then; until it does, it may cut it off again.
+    survivors: BTreeMap<(String, Epoch), Ranges>,
     /// Epochs in which a conflict was kept.
     pub conflicts: Vec<(String, Epoch)>,
     pub mutation: Option<Mutation>,
@@ -87,6 +90,7 @@ impl Hub {
             start_at: 0,
             commit_planned: false,
             durable: BTreeMap::new(),
+            survivors: BTreeMap::new(),
             conflicts: Vec::new(),
             mutation,
         }
@@ -133,6 +137,7 @@ impl Hub {
             }
         }
         self.durable = on_disk;
+        self.survivors.clear();
         let mutant = match self.mutation {
             Some(
                 Mutation::DedupByIdOnly
@@ -224,11 +229,16 @@ impl Hub {
     /// of many power cuts would leave counts.
     fn note_survivors(&mut self) {
         let mut sure: Option<BTreeMap<(String, Epoch), Ranges>> = None;
-        for _ in 0..POWER_CUTS {
+        for n in 0..=POWER_CUTS {
             // Each draws from the disk's chance, so that no two are alike.
             let _ = self.disk.draw();
             let image = self.disk.image();
-            image.power_cut();
+            // What was cut off again may be gone for whoever merely dies, and back after a power cut.
+            if n == 0 {
+                image.process_crash()
+            } else {
+                image.power_cut()
+            }
             let left = left_on(&image);
             match &mut sure {
                 None => sure = Some(left),
@@ -239,10 +249,30 @@ impl Hub {
                     !ranges.is_empty()
                 }),
             }
+            let is_known = |(key, ranges): (&(String, Epoch), &Ranges)| {
+                let mut new = ranges.clone();
+                new.remove_all(self.durable.get(key).unwrap_or(&Ranges::new()));
+                new.is_empty()
+            };
+            if sure.iter().flatten().all(is_known) {
+                return;
+            }
         }
-        for (key, ranges) in sure.unwrap_or_default() {
-            self.durable.entry(key).or_default().insert_all(&ranges);
+        self.survivors = sure.unwrap_or_default();
+    }
+
+    /// The hub tells that it has these: what of them is not durable. What it told of it must keep.
+    pub fn told(&mut self, name: &str, epoch: Epoch, mut claimed: Ranges) -> Ranges {
+        let key = (name.to_owned(), epoch);
+        let durable = self.durable.entry(key.clone()).or_default();
+        claimed.remove_all(durable);
+        if let Some(survivors) = self.survivors.get(&key) {
+            for (first, last) in claimed.clone().iter() {
+                durable.insert_all(&survivors.overlap(first, last));
+            }
+            claimed.remove_all(survivors);
         }
+        claimed
     }
 
     /// Applies what the index lacks, from the journal as it stands on the disk.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use camnet::edge::outbox::NewEvent;
 use camnet::edge::uplink::{Metrics, status_body};
 use camnet::journal::sim_disk::{AfterFailedSync, Fault, SimDisk};
-use camnet::model::{EventData, Lamp, LampReason, Time};
+use camnet::model::{EventData, Lamp, LampReason, Ranges, Time};
 use camnet::mqtt::{OutMessage, PublishOutcome};
 use camnet::wire::{Receipt, Topic, TopicKind};
 use uuid::Uuid;
@@ -516,8 +516,7 @@ impl World {
         if let Some(given_up) = self.broker.acked(id)
             && let Some((name, epoch, first, last)) = given_up.places()
         {
-            let durable = self.hub.durable.get(&(name.clone(), epoch));
-            if durable.is_none_or(|durable| durable.overlap(first, last).count() < last - first + 1) {
+            if !self.hub.told(&name, epoch, Ranges::of(first, last)).is_empty() {
                 let what = format!("{name} {epoch} {first}-{last}");
                 self.problem = Some(format!("acknowledged to the broker, and not durable: {what}"));
             }
@@ -529,10 +528,7 @@ impl World {
     fn check_receipt(&mut self, topic: &str, payload: &[u8]) {
         let Ok(receipt) = Receipt::from_json(payload) else { return };
         let Some(name) = receiver(topic) else { return };
-        let mut claimed = receipt.covered();
-        if let Some(durable) = self.hub.durable.get(&(name.clone(), receipt.epoch)) {
-            claimed.remove_all(durable);
-        }
+        let claimed = self.hub.told(&name, receipt.epoch, receipt.covered());
         if !claimed.is_empty() {
             self.problem = Some(format!("a receipt of {name} covers what is not durable: {claimed:?}"));
         }

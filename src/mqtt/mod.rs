@@ -356,7 +356,6 @@ async fn poll(
             tokio::pin!(next);
             loop {
                 tokio::select! {
-                    biased;
                     room = link.events.reserve(), if !link.held.is_empty() => match room {
                         Ok(room) => room.send(link.held.pop_front().expect("checked above")),
                         Err(_) => return LinkClosed.to_string(),
@@ -430,16 +429,18 @@ impl Inbound {
 
     /// Never waits: waiting would keep the receiver's own acks from the wire.
     fn hand_on(&mut self, event: LinkEvent) -> Result<(), String> {
-        let event = match self.held.is_empty() {
-            true => match self.events.try_send(event) {
-                Ok(()) => return Ok(()),
-                Err(mpsc::error::TrySendError::Full(event)) => event,
-                Err(mpsc::error::TrySendError::Closed(_)) => return Err(LinkClosed.to_string()),
-            },
-            false => event,
-        };
-        self.held.push_back(event);
-        Ok(())
+        if !self.held.is_empty() {
+            self.held.push_back(event);
+            return Ok(());
+        }
+        match self.events.try_send(event) {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                self.held.push_back(event);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(LinkClosed.to_string()),
+        }
     }
 
     fn take_message(&mut self, mut publish: Publish) -> Result<(), String> {

@@ -3,7 +3,7 @@
 //! Touches the outbox's disk and nothing else: the network, the clock and new ids are the caller's, so that the
 //! simulation drives the very same code. Each method returns the messages to send, in order.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Instant, SystemTime};
 
 use uuid::Uuid;
@@ -14,9 +14,12 @@ use crate::edge::outbox::{EpochStart, NewEvent, OutboxError, Span, Store};
 use crate::edge::room::Room;
 use crate::journal::JournalError;
 use crate::limits::BATCH_BYTES_MAX;
-use crate::model::{BoxId, Epoch, Previous, Time};
+use crate::model::{BoxId, Epoch, Previous, Ranges, Time};
 use crate::mqtt::{OutMessage, PublishOutcome};
 use crate::wire::{self, BoxStatus, Command, Receipt, Refused, Topic, TopicKind};
+
+/// Ranges of refusals of one epoch that are remembered as told.
+const REFUSED_TOLD_RANGES_MAX: usize = 1000;
 
 /// See the module.
 pub struct BoxSide {
@@ -24,8 +27,8 @@ pub struct BoxSide {
     store: Store,
     core: Core,
     metrics: Metrics,
-    /// The newest refusal that was told, by epoch and sequence.
-    refused_told: Option<(Epoch, u64)>,
+    /// Refusals that were told.
+    refused_told: HashMap<Epoch, Ranges>,
 }
 
 impl BoxSide {
@@ -34,7 +37,7 @@ impl BoxSide {
         let mut core = Core::default();
         core.step(Action::Owed(store.owed().collect()), now);
         metrics.owed.set(core.owed_count() as i64);
-        Self { box_id, store, core, metrics, refused_told: None }
+        Self { box_id, store, core, metrics, refused_told: HashMap::new() }
     }
 
     /// The current epoch and the last sequence accepted in it.
@@ -200,13 +203,18 @@ impl BoxSide {
         messages
     }
 
-    /// Receipts name the newest refusals again and again; each is told once.
+    /// Receipts name the newest refusals again and again, in no order; each is told once.
     fn tell_refused(&mut self, receipt: &Receipt) {
-        let newest = self.refused_told.filter(|told| told.0 == receipt.epoch).map_or(0, |told| told.1);
-        for Refused(sequence, reason) in receipt.refused.iter().filter(|refused| refused.0 > newest) {
-            tracing::warn!(epoch = %receipt.epoch, sequence, reason, "the hub set an event aside");
-            self.metrics.set_aside.inc();
-            self.refused_told = Some((receipt.epoch, *sequence));
+        let told = self.refused_told.entry(receipt.epoch).or_default();
+        for Refused(sequence, reason) in receipt.refused.iter() {
+            if !told.contains(*sequence) {
+                tracing::warn!(epoch = %receipt.epoch, sequence, reason, "the hub set an event aside");
+                self.metrics.set_aside.inc();
+                told.insert(*sequence, *sequence);
+            }
+        }
+        if told.range_count() > REFUSED_TOLD_RANGES_MAX {
+            *told = Ranges::new();
         }
     }
 

@@ -213,7 +213,7 @@ impl Frame {
             payload_crc: u32_at(bytes, 40),
         };
         let is_sized = match kind {
-            Kind::Lost => frame.raw_bytes == 0 && frame.stored_bytes == 0,
+            Kind::Lost => frame.count > 0 && frame.raw_bytes == 0 && frame.stored_bytes == 0,
             Kind::Stored => frame.raw_bytes == frame.stored_bytes,
             Kind::Zstd => frame.stored_bytes < frame.raw_bytes,
         };

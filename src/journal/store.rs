@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use super::disk::{Access, Disk, DiskFile, ReadAt, RealDisk};
 use super::read::{Extent, MARKED_LOST, Reader, Records, list_segments};
-use super::scan::{OpenError, Scan, Step, Want};
+use super::scan::{Bad, OpenError, Scan, Step, Want};
 use super::segment::{self, Frame, HEADER_BYTES, Header, HeaderError, Kind, Packer};
 use crate::limits::{JOURNAL_FRAME_BYTES_MAX, JOURNAL_RECORD_BYTES_MAX, JOURNAL_SEGMENT_BYTES_MAX};
 
@@ -476,7 +476,13 @@ fn recover_last(
                 }
             }
             Step::Bad(bad) => match bad.next {
-                Some((_, next)) if bad.was_durable() => damage(bad.offset, bad.why, bad.first_lost, next),
+                Some((_, next)) if bad.was_durable() && next > bad.first_lost => {
+                    damage(bad.offset, bad.why, bad.first_lost, next);
+                }
+                Some(_) if bad.was_durable() => {
+                    let Bad { offset, why, .. } = bad;
+                    tracing::error!(path = %path.display(), offset, why, "bad bytes; no record is lost by them");
+                }
                 _ => break place,
             },
         }

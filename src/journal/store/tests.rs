@@ -477,6 +477,29 @@ fn a_record_that_looks_like_a_frame_is_not_taken_for_one() {
 }
 
 #[test]
+fn bytes_between_frames_lose_no_record() {
+    let payloads: Vec<Vec<u8>> = [b"a", b"b", b"c"].map(|payload| payload.to_vec()).to_vec();
+    for frames_before in 0..payloads.len() {
+        let disk = SimDisk::new(9);
+        let (mut journal, _) = Journal::open_on(disk.disk(), dir(), Options::default()).unwrap();
+        let mut offset = HEADER_BYTES as usize;
+        for (at, payload) in payloads.iter().enumerate() {
+            if at == frames_before {
+                offset = journal.bytes() as usize;
+            }
+            journal.append(payload).unwrap();
+            journal.sync().unwrap();
+        }
+        let path = journal.open_path();
+        drop(journal);
+        disk.corrupt(&path, |bytes| bytes.insert(offset, 0)).unwrap();
+        let (journal, recovery) = Journal::open_on(disk.disk(), dir(), Options::default()).unwrap();
+        assert_eq!(recovery, Recovery::default());
+        assert_eq!(account(journal.read(0), &payloads, 3), []);
+    }
+}
+
+#[test]
 fn a_journal_of_another_version_is_refused_and_left_alone() {
     let mut of_version_1 = b"CAMNETJ1".to_vec();
     of_version_1.extend_from_slice(&0u64.to_le_bytes());

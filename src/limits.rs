@@ -105,6 +105,8 @@ pub const NEW_EPOCH_ASK_AGAIN: Duration = Duration::from_secs(10);
 /// And until nothing was asked for this long; so many such epochs are remembered.
 pub const NEW_EPOCH_FORGET: Duration = Duration::from_secs(3600);
 pub const NEW_EPOCH_PLACES_MAX: usize = 10_000;
+/// Epochs that a box names in its status; a chain of first events leads to those before.
+pub const STATUS_EPOCHS_MAX: usize = 32;
 /// Incomplete epochs of a box that one status is answered with.
 pub const STATUS_RECEIPTS_MAX: usize = 32;
 /// Bytes of the outbox on disk: its share, above which footage makes way.

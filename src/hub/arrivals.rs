@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use uuid::Uuid;
+
 use super::truth::{HubRecord, Outcome};
 use crate::limits::{CONFLICTS_PER_EPOCH_MAX, INGEST_IDS_MAX, RECEIPT_MISSING_MAX, RECEIPT_REFUSED_MAX};
 use crate::model::{BoxId, Epoch, Event, EventData, Previous, Ranges};
@@ -34,10 +36,18 @@ struct EpochState {
     rare: Option<Box<Rare>>,
 }
 
+/// Ids, by sequence, of those whose place another one had: a bounded number of them.
+#[derive(Default)]
+struct Others {
+    ids: HashMap<u64, Vec<u64>>,
+    count: usize,
+}
+
 #[derive(Default)]
 struct Rare {
-    conflicts: HashMap<u64, Vec<u64>>,
-    conflict_count: usize,
+    conflicts: Others,
+    /// The same of what was set aside.
+    others_aside: Others,
     refused: VecDeque<Refused>,
     /// Sequences that arrived, were set aside, and are not events yet.
     set_aside: Ranges,
@@ -48,31 +58,18 @@ impl Arrivals {
     pub fn note(&mut self, record: &HubRecord) -> Outcome {
         match record {
             HubRecord::Event(arrived) => self.note_event(&arrived.box_id, &arrived.event),
-            HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), reason, .. } => {
-                let box_number = self.box_number(box_id);
-                let state = self.state(box_number, *epoch);
-                if state.seen.contains(*sequence) {
-                    return Outcome::Duplicate;
-                }
-                state.seen.insert(*sequence, *sequence);
-                let rare = state.rare.get_or_insert_default();
-                rare.set_aside.insert(*sequence, *sequence);
-                let refused = &mut rare.refused;
-                refused.push_back(Refused(*sequence, reason.clone()));
-                if refused.len() > RECEIPT_REFUSED_MAX {
-                    refused.pop_front();
-                }
-                Outcome::Refused
-            }
+            HubRecord::Refused {
+                box_id, epoch: Some(epoch), sequence: Some(sequence), id, reason, ..
+            } => self.note_refused(box_id, *epoch, Refused(*sequence, reason.clone()), *id),
             HubRecord::Refused { .. } => Outcome::Refused,
             HubRecord::Stored(_) => Outcome::New,
         }
     }
 
     /// The hub's word about one epoch; None if nothing of it arrived or was announced. `said` is what the box last
-    /// said of itself.
-    pub fn receipt(&self, box_id: &BoxId, epoch: Epoch, said: Option<Previous>) -> Option<Receipt> {
-        let said_last = said.filter(|said| said.epoch == epoch).map(|said| said.last_sequence);
+    /// said of its epochs.
+    pub fn receipt(&self, box_id: &BoxId, epoch: Epoch, said: &[Previous]) -> Option<Receipt> {
+        let said_last = last_said(said, epoch);
         let states = self.numbers.get(box_id).map_or(&[][..], |&number| &self.boxes[number]);
         match states.iter().rev().find(|state| state.epoch == epoch) {
             Some(state) => Some(state.receipt(said_last.unwrap_or(0))),
@@ -81,37 +78,61 @@ impl Arrivals {
     }
 
     /// Epochs of a box with something missing, newest first, at most `max`.
-    pub fn incomplete(&self, box_id: &BoxId, said: Option<Previous>, max: usize) -> Vec<Epoch> {
+    pub fn incomplete(&self, box_id: &BoxId, said: &[Previous], max: usize) -> Vec<Epoch> {
         let states = self.numbers.get(box_id).map_or(&[][..], |&number| &self.boxes[number]);
-        let said_new = said.filter(|said| states.iter().all(|state| state.epoch != said.epoch));
-        let known = states.iter().rev().filter(|state| {
-            let said = said.filter(|said| said.epoch == state.epoch).map_or(0, |said| said.last_sequence);
-            !state.is_complete(said)
-        });
-        said_new.map(|said| said.epoch).into_iter().chain(known.map(|state| state.epoch)).take(max).collect()
+        let new = said.iter().filter(|said| states.iter().all(|state| state.epoch != said.epoch));
+        let known = states.iter().rev();
+        let known = known.filter(|state| !state.is_complete(last_said(said, state.epoch).unwrap_or(0)));
+        new.map(|said| said.epoch).chain(known.map(|state| state.epoch)).take(max).collect()
     }
 
     fn note_event(&mut self, box_id: &BoxId, event: &Event) -> Outcome {
-        let fingerprint = event.id.as_u64_pair().1;
+        let fingerprint = fingerprint(event.id);
         let box_number = self.box_number(box_id);
-        let state = self.state(box_number, event.epoch);
-        // What was set aside here becomes an event once it can be read: it is replayed, or sent again.
-        if state.seen.contains(event.sequence) && !state.take_from_aside(event.sequence) {
-            return state.known(event.sequence, fingerprint);
-        }
-        state.seen.insert(event.sequence, event.sequence);
-        let is_new_block = state.keep_id(event.sequence, fingerprint);
-        if is_new_block {
-            self.id_blocks.push_back((box_number, event.epoch, event.sequence / ID_BLOCK));
-            self.forget_oldest_ids();
-        }
+        // Of two boxes in one epoch, each has its own word of what was before.
         if let EventData::Boot(boot) = &event.data
             && let Some(previous) = boot.previous
         {
             let before = self.state(box_number, previous.epoch);
             before.announced_last = before.announced_last.max(previous.last_sequence);
         }
+        let state = self.state(box_number, event.epoch);
+        // What was set aside here becomes an event once it can be read: it is replayed, or sent again.
+        if state.seen.contains(event.sequence) && !state.take_from_aside(event.sequence, fingerprint) {
+            return state.known(event.sequence, fingerprint);
+        }
+        state.seen.insert(event.sequence, event.sequence);
+        self.keep_id(box_number, event.epoch, event.sequence, fingerprint);
         Outcome::New
+    }
+
+    fn note_refused(&mut self, box_id: &BoxId, epoch: Epoch, refused: Refused, id: Option<Uuid>) -> Outcome {
+        let (box_number, sequence) = (self.box_number(box_id), refused.0);
+        let state = self.state(box_number, epoch);
+        let is_first = !state.seen.contains(sequence);
+        if !is_first && !id.is_some_and(|id| state.is_other_aside(sequence, fingerprint(id))) {
+            return Outcome::Duplicate;
+        }
+        let rare = state.rare.get_or_insert_default();
+        rare.refused.push_back(refused);
+        if rare.refused.len() > RECEIPT_REFUSED_MAX {
+            rare.refused.pop_front();
+        }
+        if is_first {
+            state.seen.insert(sequence, sequence);
+            rare.set_aside.insert(sequence, sequence);
+            if let Some(id) = id {
+                self.keep_id(box_number, epoch, sequence, fingerprint(id));
+            }
+        }
+        Outcome::Refused
+    }
+
+    fn keep_id(&mut self, box_number: usize, epoch: Epoch, sequence: u64, fingerprint: u64) {
+        if self.state(box_number, epoch).keep_id(sequence, fingerprint) {
+            self.id_blocks.push_back((box_number, epoch, sequence / ID_BLOCK));
+            self.forget_oldest_ids();
+        }
     }
 
     fn box_number(&mut self, box_id: &BoxId) -> usize {
@@ -140,6 +161,28 @@ impl Arrivals {
     }
 }
 
+impl Others {
+    /// Takes note of one; false if it is known, or one too many.
+    fn is_new(&mut self, sequence: u64, fingerprint: u64) -> bool {
+        let is_known = self.ids.get(&sequence).is_some_and(|others| others.contains(&fingerprint));
+        if is_known || self.count >= CONFLICTS_PER_EPOCH_MAX {
+            return false;
+        }
+        self.ids.entry(sequence).or_default().push(fingerprint);
+        self.count += 1;
+        true
+    }
+}
+
+fn last_said(said: &[Previous], epoch: Epoch) -> Option<u64> {
+    said.iter().find(|said| said.epoch == epoch).map(|said| said.last_sequence)
+}
+
+/// Half of an id, which is enough to tell two apart.
+fn fingerprint(id: Uuid) -> u64 {
+    id.as_u64_pair().1
+}
+
 impl EpochState {
     fn new(epoch: Epoch) -> Self {
         Self { epoch, seen: Ranges::new(), announced_last: 0, ids: HashMap::new(), rare: None }
@@ -158,14 +201,25 @@ impl EpochState {
         (id != 0).then_some(id)
     }
 
-    /// True if the sequence was set aside; from now on it is not.
-    fn take_from_aside(&mut self, sequence: u64) -> bool {
+    /// True if the sequence was set aside; from now on it is not. What was set aside may be another box's: it is
+    /// known when it comes again.
+    fn take_from_aside(&mut self, sequence: u64, fingerprint: u64) -> bool {
+        let aside = self.id_of(sequence).filter(|aside| *aside != fingerprint);
         let Some(rare) = self.rare.as_mut().filter(|rare| rare.set_aside.contains(sequence)) else {
             return false;
         };
         rare.set_aside.remove(sequence, sequence);
         rare.refused.retain(|refused| refused.0 != sequence);
+        if let Some(aside) = aside {
+            rare.others_aside.is_new(sequence, aside);
+        }
         true
+    }
+
+    /// True if this is one that can't be taken, at a place that another one has: two boxes share the epoch.
+    fn is_other_aside(&mut self, sequence: u64, fingerprint: u64) -> bool {
+        let is_other = self.id_of(sequence).is_some_and(|known| known != fingerprint);
+        is_other && self.rare.get_or_insert_default().others_aside.is_new(sequence, fingerprint)
     }
 
     fn known(&mut self, sequence: u64, fingerprint: u64) -> Outcome {
@@ -173,14 +227,10 @@ impl EpochState {
             Some(known) if known != fingerprint => {}
             _ => return Outcome::Duplicate,
         }
-        let rare = self.rare.get_or_insert_default();
-        let others = rare.conflicts.entry(sequence).or_default();
-        if others.contains(&fingerprint) || rare.conflict_count >= CONFLICTS_PER_EPOCH_MAX {
-            return Outcome::Duplicate;
+        match self.rare.get_or_insert_default().conflicts.is_new(sequence, fingerprint) {
+            true => Outcome::Conflict,
+            false => Outcome::Duplicate,
         }
-        others.push(fingerprint);
-        rare.conflict_count += 1;
-        Outcome::Conflict
     }
 
     fn newest(&self, said: u64) -> u64 {
@@ -225,11 +275,11 @@ mod tests {
     #[test]
     fn what_a_box_says_of_itself_shows_what_the_hub_lacks() {
         let box_id = BoxId::new("box-01").unwrap();
-        let said = Some(Previous { epoch: Epoch(7), last_sequence: 9 });
+        let said = [7, 5].map(|epoch| Previous { epoch: Epoch(epoch), last_sequence: epoch + 2 });
         let arrivals = Arrivals::default();
-        assert_eq!(arrivals.receipt(&box_id, Epoch(7), None), None);
-        assert_eq!(arrivals.incomplete(&box_id, said, 5), [Epoch(7)]);
-        let receipt = arrivals.receipt(&box_id, Epoch(7), said).unwrap();
+        assert_eq!(arrivals.receipt(&box_id, Epoch(7), &[]), None);
+        assert_eq!(arrivals.incomplete(&box_id, &said, 5), [Epoch(7), Epoch(5)]);
+        let receipt = arrivals.receipt(&box_id, Epoch(7), &said).unwrap();
         assert_eq!((receipt.upto, receipt.missing), (9, vec![(1, 9)]));
     }
 }

@@ -107,13 +107,13 @@ impl SetAside {
             if !is_placed && share.unplaced > REFUSED_BOX_UNPLACED_PER_HOUR {
                 continue;
             }
-            let (detail, body) = match records.is_empty() {
-                true => share.keep(&refusal),
+            let (id, (detail, body)) = match records.is_empty() {
+                true => (refusal.id, share.keep(&refusal)),
                 // The first one of the message says it for all.
-                false => (String::new(), Vec::new()),
+                false => (None, (String::new(), Vec::new())),
             };
             let (box_id, reason) = (box_id.clone(), reason.to_owned());
-            records.push(HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body });
+            records.push(HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, id, body });
         }
         records
     }
@@ -193,7 +193,7 @@ mod tests {
 
     fn refusal(place: Option<(Epoch, u64)>, bytes: usize) -> Refusal {
         let why = (RefusalReason::NotJson, "why".to_owned());
-        Refusal::new(why, place.map(|p| p.0), place.map(|p| p.1), &vec![b'x'; bytes])
+        Refusal::new(why, place.map(|p| p.0), place.map(|p| p.1), None, &vec![b'x'; bytes])
     }
 
     #[test]

@@ -140,6 +140,7 @@ fn lost_record() -> HubRecord {
         detail: "the hub's journal is damaged here".into(),
         epoch: None,
         sequence: None,
+        id: None,
         body: b"-".to_vec(),
     }
 }

@@ -186,6 +186,7 @@ mod tests {
             detail: "why".into(),
             epoch: Some(Epoch(7)),
             sequence: Some(n),
+            id: Some(event.id),
             body: wire::encode(&event),
         }
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::arrivals::Arrivals;
 use crate::journal::{Damage, Item, ItemRef, Journal, JournalError, Reader, Records, Recovery};
-use crate::limits::{SEQUENCE_MAX, STATUS_RECEIPTS_MAX};
+use crate::limits::STATUS_RECEIPTS_MAX;
 use crate::model::{BoxId, Epoch, Event, Previous, Sha256Hash, Time};
 use crate::wire::{self, Decoded, Receipt};
 
@@ -31,6 +31,7 @@ pub enum HubRecord {
         detail: String,
         epoch: Option<Epoch>,
         sequence: Option<u64>,
+        id: Option<Uuid>,
         body: Vec<u8>,
     },
     /// An upload that is complete, whose hash was checked and whose file is durable.
@@ -89,9 +90,9 @@ pub trait Truth {
     /// The hub's word about one epoch; None if it never heard of it.
     fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt>;
 
-    /// A box says how far its present epoch reaches: what the hub lacks up to there is missing. This is not kept on
-    /// disk; it can only make a receipt ask for more, never cover more.
-    fn said(&mut self, box_id: &BoxId, newest: Previous);
+    /// A box says how far its epochs reach: what the hub lacks up to there is missing. This is not kept on disk; it
+    /// can only make a receipt ask for more, never cover more.
+    fn said(&mut self, box_id: &BoxId, epochs: Vec<Previous>);
 
     /// Epochs of a box of which something is missing, newest first, a bounded number of them.
     fn incomplete(&self, box_id: &BoxId) -> Vec<Epoch>;
@@ -118,7 +119,7 @@ pub struct JournalTruth {
     journal: Journal,
     arrivals: Arrivals,
     /// What each box last said of itself.
-    said: HashMap<BoxId, Previous>,
+    said: HashMap<BoxId, Vec<Previous>>,
     /// A write failed and the disk has not been read anew: what is in memory may not be on it.
     is_stale: bool,
 }
@@ -150,6 +151,10 @@ impl JournalTruth {
     /// For those who read what is durable.
     pub fn records(&self) -> TruthRecords {
         TruthRecords::of(&self.journal)
+    }
+
+    fn said_of(&self, box_id: &BoxId) -> &[Previous] {
+        self.said.get(box_id).map_or(&[], Vec::as_slice)
     }
 
     fn replay(&mut self) -> Result<(), JournalError> {
@@ -221,20 +226,18 @@ impl Truth for JournalTruth {
         if self.is_stale {
             return None;
         }
-        self.arrivals.receipt(box_id, epoch, self.said.get(box_id).copied())
+        self.arrivals.receipt(box_id, epoch, self.said_of(box_id))
     }
 
-    fn said(&mut self, box_id: &BoxId, newest: Previous) {
-        if (1..=SEQUENCE_MAX).contains(&newest.last_sequence) {
-            self.said.insert(box_id.clone(), newest);
-        }
+    fn said(&mut self, box_id: &BoxId, epochs: Vec<Previous>) {
+        self.said.insert(box_id.clone(), epochs);
     }
 
     fn incomplete(&self, box_id: &BoxId) -> Vec<Epoch> {
         if self.is_stale {
             return Vec::new();
         }
-        self.arrivals.incomplete(box_id, self.said.get(box_id).copied(), STATUS_RECEIPTS_MAX)
+        self.arrivals.incomplete(box_id, self.said_of(box_id), STATUS_RECEIPTS_MAX)
     }
 }
 
@@ -315,6 +318,7 @@ struct RefusedHeader {
     detail: String,
     epoch: Option<u64>,
     sequence: Option<u64>,
+    id: Option<[u8; 16]>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -347,7 +351,7 @@ pub fn encode_record(record: &HubRecord) -> Vec<u8> {
             };
             with(b'E', postcard::to_stdvec(&header), &arrived.json)
         }
-        HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => {
+        HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, id, body } => {
             let header = RefusedHeader {
                 box_id: box_id.clone(),
                 received_us: received.as_microsecond(),
@@ -355,6 +359,7 @@ pub fn encode_record(record: &HubRecord) -> Vec<u8> {
                 detail: detail.clone(),
                 epoch: epoch.map(|e| e.0),
                 sequence: *sequence,
+                id: id.map(Uuid::into_bytes),
             };
             with(b'R', postcard::to_stdvec(&header), body)
         }
@@ -385,6 +390,7 @@ fn read_event(header: EventHeader, received: Time, json: &[u8]) -> Result<HubRec
             detail: refusal.detail,
             epoch: refusal.epoch,
             sequence: refusal.sequence,
+            id: refusal.id,
             body: refusal.body,
         }),
     }
@@ -414,6 +420,7 @@ pub fn decode_record(payload: &[u8]) -> Result<HubRecord, String> {
                 detail: header.detail,
                 epoch: header.epoch.map(Epoch),
                 sequence: header.sequence,
+                id: header.id.map(Uuid::from_bytes),
                 body: body.to_vec(),
             })
         }
@@ -520,6 +527,7 @@ mod tests {
             detail: String::new(),
             epoch: Some(A),
             sequence: Some(2),
+            id: None,
             body: b"{}".to_vec(),
         };
         let batch = vec![status(A, 1, 1), refused.clone(), refused, status(A, 3, 3)];
@@ -533,6 +541,42 @@ mod tests {
     }
 
     #[test]
+    fn what_two_boxes_in_one_epoch_say_is_kept_though_one_of_them_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
+        let refused = |sequence, id| HubRecord::Refused {
+            box_id: box_id(),
+            received: Time::UNIX_EPOCH,
+            reason: "bad_data".into(),
+            detail: String::new(),
+            epoch: Some(A),
+            sequence: Some(sequence),
+            id: Some(Uuid::from_u128(id)),
+            body: b"{}".to_vec(),
+        };
+        use Outcome::*;
+        // One place after another: first an event and then what is refused, the other way round, and two refused.
+        let given = [
+            (status(A, 1, 1), New),
+            (refused(1, 91), Outcome::Refused),
+            (refused(2, 92), Outcome::Refused),
+            (status(A, 2, 2), New),
+            (refused(3, 93), Outcome::Refused),
+            (refused(3, 94), Outcome::Refused),
+        ];
+        let records: Vec<HubRecord> = given.iter().map(|(record, _)| record.clone()).collect();
+        let outcomes: Vec<Outcome> = given.iter().map(|(_, outcome)| *outcome).collect();
+        assert_eq!(truth.append(records.clone()).unwrap().outcomes, outcomes);
+        for _ in 0..2 {
+            assert_eq!(truth.append(records.clone()).unwrap().written, [], "sent again it is known");
+            drop(truth);
+            (truth, _) = JournalTruth::open(dir.path()).unwrap();
+        }
+        let replayed = truth.append(vec![status(A, 2, 92), status(A, 3, 93)]).unwrap();
+        assert_eq!(replayed.outcomes, [Conflict, New], "what can be read now becomes an event");
+    }
+
+    #[test]
     fn what_was_set_aside_becomes_an_event_once() {
         let dir = tempfile::tempdir().unwrap();
         let (mut truth, _) = JournalTruth::open(dir.path()).unwrap();
@@ -543,6 +587,7 @@ mod tests {
             detail: String::new(),
             epoch: Some(A),
             sequence: Some(sequence),
+            id: Some(Uuid::from_u128(sequence.into())),
             body: b"{}".to_vec(),
         };
         use Outcome::*;

@@ -296,7 +296,8 @@ impl LoadBox {
 
     fn status(&self) -> OutMessage {
         let newest = Previous { epoch: self.epoch, last_sequence: self.last };
-        let status = BoxStatus { online: true, newest: (self.last > 0).then_some(newest) };
+        let status =
+            BoxStatus { online: true, epochs: (self.last > 0).then_some(newest).into_iter().collect() };
         OutMessage {
             topic: Topic::new(&self.mix.box_id, TopicKind::Status).to_string(),
             payload: status.to_json(),

@@ -68,6 +68,7 @@ pub struct Refusal {
     pub detail: String,
     pub epoch: Option<Epoch>,
     pub sequence: Option<u64>,
+    pub id: Option<Uuid>,
     /// The event's bytes, at most [`REFUSED_BODY_BYTES_MAX`] of them.
     pub body: Vec<u8>,
 }
@@ -78,11 +79,12 @@ impl Refusal {
         (reason, detail): (RefusalReason, String),
         epoch: Option<Epoch>,
         sequence: Option<u64>,
+        id: Option<Uuid>,
         body: &[u8],
     ) -> Self {
         let detail = detail.chars().take(REFUSAL_DETAIL_CHARS_MAX).collect();
         let body = body[..body.len().min(REFUSED_BODY_BYTES_MAX)].to_vec();
-        Self { reason, detail, epoch, sequence, body }
+        Self { reason, detail, epoch, sequence, id, body }
     }
 }
 
@@ -148,6 +150,8 @@ struct Place {
     sequence: Value,
     #[serde(default)]
     epoch: Value,
+    #[serde(default)]
+    id: Value,
 }
 
 /// One event as JSON.
@@ -188,7 +192,7 @@ pub fn decode(sender: &BoxId, body: &[u8]) -> Vec<Decoded> {
         return vec![decode_one(sender, body)];
     }
     let refuse_all =
-        |reason, detail| vec![Decoded::Refused(Refusal::new((reason, detail), None, None, body))];
+        |reason, detail| vec![Decoded::Refused(Refusal::new((reason, detail), None, None, None, body))];
     let items: Vec<&[u8]> = match serde_json::from_slice::<Vec<&RawValue>>(body) {
         Ok(items) => items.iter().map(|item| item.get().as_bytes()).collect(),
         // One event with a broken byte must not cost the others of its batch.
@@ -239,7 +243,8 @@ fn decode_one(sender: &BoxId, json: &[u8]) -> Decoded {
             let place: Place = serde_json::from_slice(json).unwrap_or_default();
             let epoch = place.epoch.as_str().and_then(|e| e.parse().ok());
             let sequence = place.sequence.as_str().and_then(|s| parse_sequence(s).ok());
-            Decoded::Refused(Refusal::new(why, epoch, sequence, json))
+            let id = place.id.as_str().and_then(|id| Uuid::parse_str(id).ok());
+            Decoded::Refused(Refusal::new(why, epoch, sequence, id, json))
         }
     }
 }

@@ -25,14 +25,15 @@ pub struct Refused(pub u64, pub String);
 
 /// The retained word of a box about itself, and its last will (offline, without a place).
 ///
-/// The newest place closes a hole: a hub that was restored from a backup, or that lost the end of an epoch, learns
-/// from it what it lacks of a box that has nothing new to say, and asks for it with a receipt.
+/// Its epochs close a hole: a hub that was restored from a backup, or that lost the end of an epoch, learns from them
+/// what it lacks of a box that has nothing new to say, and asks for it with a receipt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxStatus {
     pub online: bool,
-    /// The box's present epoch and the last sequence in it that it accepted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub newest: Option<Previous>,
+    /// The box's present epoch and the last sequence in it that it accepted; then the same of those before that it
+    /// still has something of, newest first, at most [`crate::limits::STATUS_EPOCHS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub epochs: Vec<Previous>,
 }
 
 /// What the hub asks a box to do. Carried with response topic and correlation data; `correlation`

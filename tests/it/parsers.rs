@@ -107,6 +107,7 @@ fn seeds_are_what_our_own_writers_make() {
         detail: "why".into(),
         epoch: Some(Epoch(0xab)),
         sequence: Some(5),
+        id: Some(Uuid::from_u128(6)),
         body: b"{}".to_vec(),
     };
     let (sha256, clip) = (Sha256Hash::of(b"x"), Uuid::from_u128(5));

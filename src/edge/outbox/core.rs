@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::record::{self, ReceiptRecord, Record};
 use super::{NewEvent, Place, Span};
+use crate::limits::STATUS_EPOCHS_MAX;
 use crate::model::{Boot, BoxId, ClockQuality, Epoch, Event, EventData, Previous, Ranges, Source, Time};
 use crate::wire::Receipt;
 
@@ -74,6 +75,8 @@ pub struct Core {
     current: Option<Previous>,
     /// The newest event that the disk tells of.
     newest_read: Option<Previous>,
+    /// Of each epoch that the disk tells of the last sequence, oldest first, a bounded number of them.
+    epochs: Vec<Previous>,
     /// In the order of their first event.
     owed: Vec<OwedEpoch>,
     writing: Option<Writing>,
@@ -109,6 +112,7 @@ impl Core {
             box_id,
             current: None,
             newest_read: None,
+            epochs: Vec::new(),
             owed: Vec::new(),
             writing: None,
             gone: HashMap::new(),
@@ -121,6 +125,7 @@ impl Core {
             Action::Reread => {
                 self.owed.clear();
                 self.newest_read = None;
+                self.epochs.clear();
                 Vec::new()
             }
             Action::Record { number, payload } => {
@@ -150,6 +155,14 @@ impl Core {
         self.current
     }
 
+    /// The current epoch, then those before that the disk tells of, newest first, each with its last sequence.
+    pub fn epochs(&self) -> Vec<Previous> {
+        let current = self.current.into_iter();
+        let before =
+            self.epochs.iter().rev().filter(|of| self.current.is_none_or(|now| now.epoch != of.epoch));
+        current.chain(before.copied()).take(STATUS_EPOCHS_MAX).collect()
+    }
+
     /// All that no receipt covers, oldest epoch first.
     pub fn owed(&self) -> impl Iterator<Item = Span> + '_ {
         self.owed.iter().flat_map(|owed| {
@@ -175,15 +188,26 @@ impl Core {
         match record::decode(payload) {
             Some(Record::Event((epoch, sequence), _)) => {
                 self.owed_mut(epoch).add(sequence, number);
-                self.newest_read = Some(Previous { epoch, last_sequence: sequence });
+                self.heard_of(Previous { epoch, last_sequence: sequence });
             }
             Some(Record::Receipt(word)) => {
                 let (epoch, last_sequence) = word.newest;
-                self.newest_read = Some(Previous { epoch, last_sequence });
+                self.heard_of(Previous { epoch, last_sequence });
                 let receipt = word.into_receipt();
                 self.owed_mut(receipt.epoch).sequences.remove_all(&receipt.covered());
             }
             None => tracing::warn!(record = number, "outbox record of unknown kind skipped"),
+        }
+    }
+
+    fn heard_of(&mut self, place: Previous) {
+        self.newest_read = Some(place);
+        match self.epochs.iter_mut().rev().find(|of| of.epoch == place.epoch) {
+            Some(of) => of.last_sequence = of.last_sequence.max(place.last_sequence),
+            None => self.epochs.push(place),
+        }
+        if self.epochs.len() > STATUS_EPOCHS_MAX {
+            self.epochs.remove(0);
         }
     }
 
@@ -238,7 +262,9 @@ impl Core {
 
     fn written(&mut self, number: u64) -> Vec<Effect> {
         let Some(Writing { epoch, first, last }) = self.writing.take() else { return Vec::new() };
-        self.current = Some(Previous { epoch, last_sequence: last });
+        let newest = Previous { epoch, last_sequence: last };
+        self.current = Some(newest);
+        self.heard_of(newest);
         let owed = self.owed_mut(epoch);
         owed.mark(first, number);
         owed.sequences.insert(first, last);

@@ -137,6 +137,11 @@ impl Store {
         self.core.newest().expect("an outbox opens with an epoch")
     }
 
+    /// The current epoch and those before that something may be left of, newest first, each with its last sequence.
+    pub fn epochs(&self) -> Vec<Previous> {
+        self.core.epochs()
+    }
+
     /// Starts another epoch because someone else uses the current one. Returns what is owed by it.
     pub fn begin(&mut self, start: EpochStart) -> Result<Vec<Span>, JournalError> {
         let effects = self.core.step(Action::Begin(start));

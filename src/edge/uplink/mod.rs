@@ -71,7 +71,7 @@ pub struct Uplink {
 
 /// A box's last will.
 pub fn status_body(online: bool) -> Vec<u8> {
-    BoxStatus { online, newest: None }.to_json()
+    BoxStatus { online, epochs: Vec::new() }.to_json()
 }
 
 impl Uplink {

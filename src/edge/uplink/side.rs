@@ -104,7 +104,7 @@ impl BoxSide {
 
     /// The retained word of the box about itself.
     pub fn status(&self) -> Vec<OutMessage> {
-        let status = BoxStatus { online: true, newest: Some(self.store.newest()) };
+        let status = BoxStatus { online: true, epochs: self.store.epochs() };
         vec![OutMessage {
             topic: Topic::new(&self.box_id, TopicKind::Status).to_string(),
             payload: status.to_json(),

@@ -13,7 +13,9 @@ use std::time::Instant;
 use crate::hub::aside::{self, SetAside};
 use crate::hub::indexer::Batch;
 use crate::hub::truth::{Appended, Arrived, HubRecord, StoredFile};
-use crate::limits::{NEW_EPOCH_ASK_AGAIN, NEW_EPOCH_FORGET, NEW_EPOCH_PLACES_MAX, SEQUENCE_MAX};
+use crate::limits::{
+    NEW_EPOCH_ASK_AGAIN, NEW_EPOCH_FORGET, NEW_EPOCH_PLACES_MAX, SEQUENCE_MAX, STATUS_EPOCHS_MAX,
+};
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Previous, Time};
 use crate::wire::{self, BoxStatus, Decoded, Refusal, RefusalReason, Topic, TopicKind};
 
@@ -60,8 +62,8 @@ pub enum Effect<T> {
     Index(Batch),
     /// The box said whether it is online.
     Online(BoxId, bool),
-    /// The box said how far it got: for the truth.
-    Said(BoxId, Previous),
+    /// The box said how far it got in which epochs: for the truth.
+    Said(BoxId, Vec<Previous>),
     /// Wait a little, then commit again: nothing was said, and nothing of the group is given up.
     Retry,
 }
@@ -150,8 +152,11 @@ impl<T> Core<T> {
         };
         let mut effects = vec![Effect::Online(box_id.clone(), status.online)];
         // What no box can have is not asked for.
-        if let Some(newest) = status.newest.filter(|newest| newest.last_sequence <= SEQUENCE_MAX) {
-            effects.push(Effect::Said(box_id.clone(), newest));
+        let mut epochs = status.epochs;
+        epochs.truncate(STATUS_EPOCHS_MAX);
+        epochs.retain(|epoch| (1..=SEQUENCE_MAX).contains(&epoch.last_sequence));
+        if !epochs.is_empty() {
+            effects.push(Effect::Said(box_id.clone(), epochs));
             self.group.told.insert(box_id);
         }
         effects
@@ -271,5 +276,6 @@ pub fn check_device(speaks_for: &SpeaksFor, box_id: &BoxId, item: &mut Decoded) 
     }
     let detail = format!("the registry has no device {device} on box {box_id}; add it to the registry file");
     let why = (RefusalReason::NotAllowed, detail);
-    *item = Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), json));
+    *item =
+        Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), Some(event.id), json));
 }

@@ -274,7 +274,7 @@ impl Worker {
                     tracing::info!(%box_id, online, "box status");
                     self.status.set_online(&box_id, online);
                 }
-                Effect::Said(box_id, newest) => self.truth.said(&box_id, newest),
+                Effect::Said(box_id, epochs) => self.truth.said(&box_id, epochs),
                 Effect::Retry => is_done = false,
                 Effect::Ack(_) | Effect::StoredAt(..) | Effect::NotStored(_) => {
                     unreachable!("the core gives back each ticket as what it was")

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use camnet::model::Epoch;
 use camnet::mqtt::{OutMessage, PublishOutcome};
-use camnet::wire::{self, Topic, TopicKind};
+use camnet::wire::{self, Decoded, Topic, TopicKind};
+use uuid::Uuid;
 
 use super::rng::Rng;
 
@@ -31,6 +32,17 @@ impl Delivery {
         let (first, last) = property(wire::PROPERTY_SEQUENCES)?.split_once('-')?;
         let topic: Topic = self.topic.parse().ok()?;
         Some((topic.box_id.to_string(), epoch, first.parse().ok()?, last.parse().ok()?))
+    }
+
+    /// The ids of the events in it.
+    pub fn ids(&self) -> Vec<Uuid> {
+        let Ok(topic) = self.topic.parse::<Topic>() else { return Vec::new() };
+        let decoded = wire::decode(&topic.box_id, &self.payload).into_iter();
+        let ids = decoded.filter_map(|item| match item {
+            Decoded::Event { event, .. } => Some(event.id),
+            Decoded::Refused(refusal) => refusal.id,
+        });
+        ids.collect()
     }
 }
 

@@ -308,7 +308,7 @@ impl Hub {
                 Effect::Ack(ticket) => out.push(Out::Ack(ticket)),
                 Effect::Receipt(box_id, epoch) => {
                     let receipt = match self.mutation {
-                        Some(Mutation::ReceiptFromMemory) => running.shadow.receipt(&box_id, epoch, None),
+                        Some(Mutation::ReceiptFromMemory) => running.shadow.receipt(&box_id, epoch, &[]),
                         _ => running.truth.receipt(&box_id, epoch),
                     };
                     out.extend(receipt.map(|receipt| to_box(&box_id, TopicKind::Receipt, receipt.to_json())));
@@ -333,7 +333,7 @@ impl Hub {
                     out.push(to_box(&box_id, TopicKind::Command, command.to_json()));
                 }
                 Effect::Index(batch) => self.batches.push(batch),
-                Effect::Said(box_id, newest) => running.truth.said(&box_id, newest),
+                Effect::Said(box_id, epochs) => running.truth.said(&box_id, epochs),
                 Effect::Retry => out.push(Out::Retry),
                 Effect::Online(..) => {}
                 Effect::StoredAt(..) | Effect::NotStored(_) => unreachable!("no uploads here"),
@@ -353,7 +353,7 @@ impl Hub {
         if self.mutation == Some(Mutation::ReceiptBeforeSync) {
             for (name, epoch, _) in batch.iter().filter_map(place) {
                 let box_id = BoxId::new(name).expect("a good name");
-                let receipt = running.shadow.receipt(&box_id, epoch, None);
+                let receipt = running.shadow.receipt(&box_id, epoch, &[]);
                 early.extend(receipt.map(|r| to_box(&box_id, TopicKind::Receipt, r.to_json())));
             }
         }
@@ -434,7 +434,7 @@ struct MutantTruth {
     journal: Journal,
     arrivals: Arrivals,
     ids: HashSet<Uuid>,
-    said: BTreeMap<BoxId, Previous>,
+    said: BTreeMap<BoxId, Vec<Previous>>,
     mutation: Mutation,
 }
 
@@ -513,14 +513,14 @@ impl Truth for MutantTruth {
     }
 
     fn receipt(&self, box_id: &BoxId, epoch: Epoch) -> Option<Receipt> {
-        self.arrivals.receipt(box_id, epoch, self.said.get(box_id).copied())
+        self.arrivals.receipt(box_id, epoch, self.said.get(box_id).map_or(&[], Vec::as_slice))
     }
 
-    fn said(&mut self, box_id: &BoxId, newest: Previous) {
-        self.said.insert(box_id.clone(), newest);
+    fn said(&mut self, box_id: &BoxId, epochs: Vec<Previous>) {
+        self.said.insert(box_id.clone(), epochs);
     }
 
     fn incomplete(&self, box_id: &BoxId) -> Vec<Epoch> {
-        self.arrivals.incomplete(box_id, self.said.get(box_id).copied(), 32)
+        self.arrivals.incomplete(box_id, self.said.get(box_id).map_or(&[], Vec::as_slice), 32)
     }
 }

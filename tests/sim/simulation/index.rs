@@ -17,12 +17,14 @@ pub struct Row {
     pub coverage: Option<(DeviceId, Coverage)>,
 }
 
+pub type Aside = (String, Epoch, u64, Uuid);
+
 #[derive(Clone, Default)]
 struct Content {
     applied: u64,
     rows: Vec<Row>,
-    /// Places that were set aside, with how often.
-    refused: BTreeMap<(String, Epoch, u64), u32>,
+    /// Events that were set aside by box, epoch, sequence and id, with how often.
+    refused: BTreeMap<Aside, u32>,
 }
 
 #[derive(Clone, Default)]
@@ -40,7 +42,7 @@ impl Index {
         &self.shown.rows
     }
 
-    pub fn refused(&self) -> &BTreeMap<(String, Epoch, u64), u32> {
+    pub fn refused(&self) -> &BTreeMap<Aside, u32> {
         &self.shown.refused
     }
 
@@ -66,8 +68,9 @@ impl Index {
                         coverage,
                     });
                 }
-                HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), .. } => {
-                    *content.refused.entry((box_id.to_string(), *epoch, *sequence)).or_default() += 1;
+                HubRecord::Refused { box_id, epoch: Some(epoch), sequence: Some(sequence), id, .. } => {
+                    let id = id.expect("the bad events have one");
+                    *content.refused.entry((box_id.to_string(), *epoch, *sequence, id)).or_default() += 1;
                 }
                 _ => {}
             }

@@ -43,8 +43,8 @@ mutations! {
     NoResendAfterReconnect,
     /// No resend after 30 s without a receipt.
     NoResendAfterTimeout,
-    /// The first event of an epoch does not name the one before.
-    BootWithoutPrevious,
+    /// Neither the first event of an epoch nor the status names those before.
+    EpochsBeforeNotNamed,
     /// A restarted box goes on under its old epoch.
     EpochReused,
     /// The box forgets what the broker took.
@@ -62,7 +62,7 @@ mutations! {
     /// The command to begin a new epoch is ignored.
     NewEpochIgnored,
     /// The box's status does not say how far it got.
-    StatusWithoutPlace,
+    StatusWithoutEpochs,
     /// The hub does not answer a status with what it lacks.
     StatusNotAnswered,
     /// The box says Ok to an event before it is on the disk.

@@ -14,7 +14,7 @@ use camnet::model::{
     BoxId, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, EventData, GapCause, Ranges, SyncState, Time,
 };
 use camnet::mqtt::{OutMessage, PublishOutcome};
-use camnet::wire::{Receipt, Topic, TopicKind};
+use camnet::wire::{BoxStatus, Receipt, Topic, TopicKind};
 use uuid::Uuid;
 
 use super::camera::{Camera, Ring, is_gap};
@@ -27,6 +27,11 @@ pub const CLOCK: ClockQuality = ClockQuality {
     offset_ms: None,
     uncertainty_ms: None,
 };
+
+/// When all that may be dropped is old.
+fn in_years() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)
+}
 
 /// Small, so that segments roll and are dropped.
 const SEGMENT_BYTES: u64 = 3_000;
@@ -49,6 +54,8 @@ pub struct Node {
     pub connection: Option<u64>,
     pub reconnect_at: u64,
     pub connected_ms: u64,
+    /// When it says its status again.
+    pub status_at: u64,
     /// Down until then.
     pub start_at: u64,
     pub clock_ms: i64,
@@ -69,6 +76,8 @@ pub struct Accepted {
     pub is_ok: bool,
     /// Epoch and first sequence, if it was taken.
     pub place: Option<(Epoch, u64)>,
+    /// Epoch, and sequences at which it stands; or may stand on the disk, if it was not taken.
+    pub may_stand: (Epoch, Ranges),
     pub messages: Vec<OutMessage>,
 }
 
@@ -84,6 +93,7 @@ impl Node {
             connection: None,
             reconnect_at: 0,
             connected_ms: 0,
+            status_at: 0,
             start_at: 0,
             clock_ms: 0,
             forced_epoch: None,
@@ -132,7 +142,11 @@ impl Node {
                 let _ = store.receipt(&all);
             }
         }
-        self.side = Some(BoxSide::new(self.box_id.clone(), store, self.metrics.clone(), now));
+        let mut side = BoxSide::new(self.box_id.clone(), store, self.metrics.clone(), now);
+        if self.is(Mutation::OwedForgottenAtRestart) {
+            side.drop_old(in_years());
+        }
+        self.side = Some(side);
         let (camera, reports) = Camera::boot(self.camera.ring.clone(), time);
         self.camera = camera;
         self.reports.clear();
@@ -179,12 +193,18 @@ impl Node {
     pub fn accept(&mut self, events: Vec<(Uuid, NewEvent)>, now: Instant) -> Option<Accepted> {
         let side = self.side.as_mut()?;
         let ids: Vec<Uuid> = events.iter().map(|(id, _)| *id).collect();
+        let before = side.newest();
         let (result, messages) = side.accept(events, now);
         let newest = side.newest();
         let place = result.is_ok().then(|| (newest.epoch, newest.last_sequence + 1 - ids.len() as u64));
+        let (first, last) = match place {
+            Some((_, first)) => (first, newest.last_sequence),
+            None => (before.last_sequence + 1, newest.last_sequence + ids.len() as u64),
+        };
+        let may_stand = (newest.epoch, Ranges::of(first, last));
         let is_ok = result.is_ok() || self.is(Mutation::FailedAcceptIsOk);
         let messages = self.outgoing(messages);
-        Some(Accepted { ids, is_ok, place, messages })
+        Some(Accepted { ids, is_ok, place, may_stand, messages })
     }
 
     pub fn link_up(&mut self, connection: u64, now: Instant) -> Vec<OutMessage> {
@@ -217,6 +237,7 @@ impl Node {
             let forged = Receipt { epoch: *epoch, upto: *last, missing: vec![], refused: vec![] };
             let topic = Topic::new(&self.box_id, TopicKind::Receipt).to_string();
             messages.extend(side.message(&topic, &forged.to_json(), || unreachable!("no command"), now));
+            side.drop_old(in_years());
         }
         self.outgoing(messages)
     }
@@ -252,7 +273,7 @@ impl Node {
         let draw = || EpochStart { epoch: Epoch(rng.next()), id: rng.uuid(), time, clock: CLOCK };
         let messages = side.message(topic, &payload, draw, now);
         if drops {
-            side.drop_old(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40));
+            side.drop_old(in_years());
         }
         self.outgoing(messages)
     }
@@ -289,10 +310,15 @@ impl Node {
                 self.sent.insert(message.token, (epoch, last.parse().expect("a sequence")));
             }
             match self.mutation {
-                Some(Mutation::BootWithoutPrevious) => {
+                Some(Mutation::EpochsBeforeNotNamed) if message.retain => {
+                    let mut status = BoxStatus::from_json(&message.payload).expect("our own words");
+                    status.epochs.truncate(1);
+                    message.payload = status.to_json();
+                }
+                Some(Mutation::EpochsBeforeNotNamed) => {
                     message.payload = without(&message.payload, br#""previous":{"#);
                 }
-                Some(Mutation::StatusWithoutPlace) if message.retain => {
+                Some(Mutation::StatusWithoutEpochs) if message.retain => {
                     message.payload = br#"{"online":true}"#.to_vec();
                 }
                 _ => {}

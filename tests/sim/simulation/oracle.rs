@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use camnet::hub::catalog::lay_out;
-use camnet::model::{Coverage, CoverageSpan, DeviceId, Epoch, Time};
+use camnet::model::{Coverage, CoverageSpan, DeviceId, Epoch, Ranges, Time};
 use uuid::Uuid;
 
 use super::hub::Hub;
@@ -16,6 +16,8 @@ pub struct Offered {
     /// The outbox said Ok.
     pub is_accepted: bool,
     pub place: Option<(Epoch, u64)>,
+    /// If its place is not known: where it may stand, the outbox having failed after it wrote.
+    pub may_stand: Option<(Epoch, Ranges)>,
     /// It will be set aside by the hub.
     pub is_bad: bool,
     /// The disk that had it was replaced by an older image, or it shares its place with another box's event: it may be
@@ -33,11 +35,35 @@ pub struct Oracle {
     /// Boxes of which two lived in one epoch: what they reported of one camera may contradict itself, and parts of it
     /// may be lost. The hub keeps what came and asks for a new epoch; more it can't do.
     pub shared: BTreeSet<String>,
+    /// Events of such boxes that the hub acknowledged.
+    pub acknowledged: BTreeSet<Uuid>,
     /// To where the account of each camera must reach.
     pub accounted: BTreeMap<DeviceId, Time>,
 }
 
+impl Offered {
+    fn may_be_at(&self, epoch: Epoch, sequences: &Ranges) -> bool {
+        match (&self.place, &self.may_stand) {
+            (Some((at, sequence)), _) => *at == epoch && sequences.contains(*sequence),
+            (None, Some((at, theirs))) => {
+                *at == epoch
+                    && theirs.iter().any(|(first, last)| {
+                        sequences.range_at_or_after(first).is_some_and(|(from, _)| from <= last)
+                    })
+            }
+            (None, None) => false,
+        }
+    }
+}
+
 impl Oracle {
+    /// Marks what else of `box_name` may have one of these places; true if there is something.
+    pub fn share(&mut self, box_name: &str, epoch: Epoch, sequences: &Ranges) -> bool {
+        let others = self.offered.values_mut();
+        let others = others.filter(|other| other.box_name == box_name && other.may_be_at(epoch, sequences));
+        others.map(|other| other.is_shared = true).count() > 0
+    }
+
     /// All of `box_name` that was accepted from now on may be lost with the disk; called when an older image is put
     /// in, with what the hub has by now.
     pub fn disk_replaced(&mut self, box_name: &str, kept: &BTreeSet<Uuid>) {
@@ -59,7 +85,7 @@ impl Oracle {
         self.offered.iter().filter(move |(id, offered)| {
             let is_there = match (offered.is_bad, offered.place) {
                 (true, Some((epoch, sequence))) => {
-                    hub.index.refused().contains_key(&(offered.box_name.clone(), epoch, sequence))
+                    hub.index.refused().contains_key(&(offered.box_name.clone(), epoch, sequence, **id))
                 }
                 _ => shown.contains(id),
             };
@@ -78,6 +104,7 @@ impl Oracle {
                 return Err(format!("set aside {count} times: {place:?}"));
             }
         }
+        self.check_acknowledged(hub)?;
         self.check_excused(hub)?;
         self.check_coverage(hub.index.rows())
     }
@@ -100,11 +127,29 @@ impl Oracle {
             if *unmarked > 1 {
                 return Err(format!("two events with one place, and none is marked: {row:?}"));
             }
-            if row.conflict && !self.shared.contains(&row.box_name) {
+            if row.conflict && !self.shared.contains(&row.box_name) && !self.is_of_an_image(row, rows) {
                 return Err(format!("a conflict, and no two boxes shared the place: {row:?}"));
             }
         }
         Ok(())
+    }
+
+    /// True if one with this row's place was never accepted: an image of the disk was taken after it was written and
+    /// before it was taken back, and the place went to another.
+    fn is_of_an_image(&self, row: &Row, rows: &[Row]) -> bool {
+        let place = |row: &Row| (row.box_name.clone(), row.epoch, row.sequence);
+        let mut others = rows.iter().filter(|other| place(other) == place(row));
+        others.any(|other| self.offered.get(&other.id).is_some_and(|offered| !offered.is_accepted))
+    }
+
+    /// What the hub acknowledged it has, whoever else had the place.
+    fn check_acknowledged(&self, hub: &Hub) -> Result<(), String> {
+        let rows = hub.index.rows().iter().map(|row| row.id);
+        let kept: BTreeSet<Uuid> = rows.chain(hub.index.refused().keys().map(|aside| aside.3)).collect();
+        match self.acknowledged.difference(&kept).next() {
+            Some(id) => Err(format!("acknowledged, and not in the index: {id} {:?}", self.offered.get(id))),
+            None => Ok(()),
+        }
     }
 
     /// What may be lost is named: no receipt claims to have it.

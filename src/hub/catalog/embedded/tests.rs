@@ -117,6 +117,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
                 detail: "why".into(),
                 epoch: Some(Epoch(1)),
                 sequence: Some(seed.sequence),
+                id: None,
                 body: vec![b'x'; 9000],
             };
         }
@@ -508,6 +509,7 @@ fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
         detail: String::new(),
         epoch: None,
         sequence: None,
+        id: None,
         body: vec![n as u8],
     };
     index.apply(0, &(0..60).map(refused).collect::<Vec<_>>()).unwrap();

@@ -51,19 +51,20 @@ impl<'a> Pending<'a> {
     pub fn record(&mut self, position: u64, record: &HubRecord) -> Result<(), CatalogError> {
         match record {
             HubRecord::Event(arrived) => self.event(position, arrived),
-            HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body } => self.refused(
-                position,
-                RefusedValue {
-                    box_id: box_id.clone(),
-                    received: *received,
-                    reason: reason.clone(),
-                    detail: detail.chars().take(REFUSED_DETAIL_CHARS).collect(),
-                    epoch: *epoch,
-                    sequence: *sequence,
-                    body: body[..body.len().min(REFUSED_BODY_BYTES)].to_vec(),
-                    body_bytes: body.len() as u64,
-                },
-            ),
+            HubRecord::Refused { box_id, received, reason, detail, epoch, sequence, body, id: _ } => self
+                .refused(
+                    position,
+                    RefusedValue {
+                        box_id: box_id.clone(),
+                        received: *received,
+                        reason: reason.clone(),
+                        detail: detail.chars().take(REFUSED_DETAIL_CHARS).collect(),
+                        epoch: *epoch,
+                        sequence: *sequence,
+                        body: body[..body.len().min(REFUSED_BODY_BYTES)].to_vec(),
+                        body_bytes: body.len() as u64,
+                    },
+                ),
             HubRecord::Stored(file) => {
                 self.arrived(file.received);
                 let key = stored_key(&file.sha256);

@@ -140,6 +140,11 @@ fn seed_77033090_an_image_of_a_disk_may_hold_what_was_taken_back() {
     check(77_033_090);
 }
 
+#[test]
+fn seed_40000038953_a_clock_set_back_on_an_old_image_leaves_what_the_disk_lost() {
+    check(40_000_038_953);
+}
+
 fn check(seed: u64) {
     if let Err(problem) = Shared::new().run(seed, None, false) {
         panic!("seed {seed}: {problem}");

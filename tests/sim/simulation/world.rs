@@ -600,6 +600,9 @@ impl World {
             11 => {
                 let ms = self.rng.below(7_200_000) as i64 - 3_600_000;
                 self.nodes[n].clock_ms += ms;
+                if ms < 0 {
+                    self.oracle.set_back.insert(self.nodes[n].box_id.to_string());
+                }
             }
             12 => self.restore_box(n),
             13 => self.add_twin(n),

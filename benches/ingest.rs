@@ -355,7 +355,7 @@ async fn publisher(
                 unanswered -= 1;
             }
             LinkEvent::Down { reason, .. } => panic!("a publisher's link is down: {reason}"),
-            LinkEvent::Message(message) => link.ack(message.ack).await.expect("the link runs"),
+            LinkEvent::Message(message) => link.ack(vec![message.ack]).expect("the link runs"),
             LinkEvent::Up { .. } => {}
         }
     }

@@ -17,8 +17,10 @@ pub const MQTT_BOX_INFLIGHT_MAX: u16 = 100;
 pub const BROKER_QUEUE_MAX: usize = 1_000_000;
 /// Messages that the link holds for a receiver whose queue is full, before it stops reading.
 pub const MQTT_HELD_MAX: usize = 1_000;
-/// Publishes and acks that wait for the link: more than all messages that the link and ingest can hold at once.
-pub const MQTT_LINK_REQUESTS_MAX: usize = 16_384;
+/// Bytes of messages that a receiver has and has not dropped yet, before the link stops reading.
+pub const MQTT_WAITING_BYTES_MAX: usize = 64 << 20;
+/// Publishes that wait for the link.
+pub const MQTT_LINK_REQUESTS_MAX: usize = 4_096;
 /// Requests that wait inside the MQTT client.
 pub const MQTT_REQUESTS_MAX: usize = 256;
 /// Events in one batch message.
@@ -194,8 +196,9 @@ pub const CAMERA_CONNECT_MAX: Duration = Duration::from_secs(10);
 // --- hub ---
 /// Events in one durable commit of the hub.
 pub const COMMIT_EVENTS_MAX: usize = 2000;
-/// Messages that wait between MQTT and ingest.
-pub const INGEST_QUEUE_MAX: usize = 2000;
+/// Messages that go from MQTT to ingest at once, and how often such wait.
+pub const INGEST_MESSAGES_MAX: usize = 256;
+pub const INGEST_QUEUE_MAX: usize = 16;
 /// Event ids kept in memory to tell a duplicate from a conflict.
 pub const INGEST_IDS_MAX: usize = 4_000_000;
 /// Conflicting events kept for one epoch; a box that goes on beyond it is not worth the disk.

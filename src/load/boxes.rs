@@ -182,8 +182,7 @@ impl LoadBox {
                     Ok(TopicKind::Receipt) => self.receipt(&message.payload, now),
                     _ => Vec::new(),
                 };
-                let (link, ack) = (self.link.clone(), message.ack);
-                tokio::spawn(async move { link.ack(ack).await });
+                let _ = self.link.ack(vec![message.ack]);
                 parcels
             }
         }

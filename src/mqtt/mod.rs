@@ -17,13 +17,16 @@
 //! 8. `publish` returns nothing to match a PubAck with: one writer per connection and a queue of tokens that is
 //!    popped on `Outgoing::Publish`.
 //!
-//! Polling and writing are two futures of one task: neither waits for the other's channel, so a full queue
-//! can't stop the acks that would empty it. Mosquitto 2.0.11 sends more than one message for each ack, whatever the
-//! receive maximum says: what the receiver has no room for is held, and beyond [`MQTT_HELD_MAX`] the connection is not
-//! read until there is room. The acks of all that is outstanding fit into the queue of requests, so that nobody who has
-//! to make room waits for one who needs it.
+//! **Who waits for whom.** Polling and writing are two futures of one task: neither waits for the other's channel.
+//! Mosquitto 2.0.11 sends more than one message for each ack, whatever the receive maximum says: what the receiver has
+//! no room for is held, and beyond [`MQTT_HELD_MAX`] messages, or [`MQTT_WAITING_BYTES_MAX`] that the receiver has not
+//! dropped, the connection is neither read nor written until there is room. So whoever has to make room may never wait
+//! for the link: an ack goes in without waiting (there are at most 65,535, the packet ids), and a receiver that also
+//! publishes does it from elsewhere. rumqttc sends no ack while its window of publishes is full: publishes wait here,
+//! so that it never is.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -34,12 +37,12 @@ use rumqttc::v5::mqttbytes::v5::{
 };
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{
     BACKOFF_FIRST, BACKOFF_MAX, MQTT_HELD_MAX, MQTT_LINK_REQUESTS_MAX, MQTT_PACKET_BYTES_MAX,
-    MQTT_REQUESTS_MAX, RESEND_AFTER,
+    MQTT_REQUESTS_MAX, MQTT_WAITING_BYTES_MAX, RESEND_AFTER,
 };
 use crate::outage::Outage;
 
@@ -92,14 +95,29 @@ pub struct Message {
     pub payload: Bytes,
     pub user_properties: Vec<(String, String)>,
     pub ack: Ack,
+    /// Gives back the room when the message is dropped.
+    pub held: Weight,
 }
 
 /// The right to acknowledge one message on the connection that it came by.
 #[derive(Debug)]
 pub struct Ack {
     connection: u64,
-    /// Topic and payload are emptied: only the packet id counts.
-    publish: Box<Publish>,
+    packet_id: u16,
+}
+
+/// The bytes of a message that someone still has.
+#[derive(Debug)]
+pub struct Weight {
+    bytes: usize,
+    scales: Arc<Scales>,
+}
+
+/// Bytes of all messages of a link that were not dropped yet.
+#[derive(Debug, Default)]
+struct Scales {
+    bytes: AtomicUsize,
+    is_lighter: Notify,
 }
 
 /// The broker's answer to a publish. It proves nothing about the hub; only a receipt does.
@@ -124,15 +142,22 @@ pub struct OutMessage {
     pub token: u64,
 }
 
-enum Request {
-    Publish(OutMessage),
-    Ack(Ack),
-}
-
 /// The sending side. Clones share the link.
 #[derive(Clone)]
 pub struct LinkSender {
-    requests: mpsc::Sender<Request>,
+    publishes: mpsc::Sender<OutMessage>,
+    acks: mpsc::UnboundedSender<Vec<Ack>>,
+}
+
+/// What senders want, as the link takes it.
+struct Requests {
+    publishes: mpsc::Receiver<OutMessage>,
+    acks: mpsc::UnboundedReceiver<Vec<Ack>>,
+}
+
+enum Request {
+    Publish(OutMessage),
+    Acks(Vec<Ack>),
 }
 
 /// The link was shut down.
@@ -143,30 +168,75 @@ pub struct LinkClosed;
 impl LinkSender {
     /// Hands a message to the link. It is lost if the connection goes down before [`LinkEvent::Published`].
     pub async fn publish(&self, message: OutMessage) -> Result<(), LinkClosed> {
-        self.requests.send(Request::Publish(message)).await.map_err(|_| LinkClosed)
+        self.publishes.send(message).await.map_err(|_| LinkClosed)
     }
 
     /// As [`LinkSender::publish`], but gives the message back when the queue is full.
     pub fn try_publish(&self, message: OutMessage) -> Result<(), Option<OutMessage>> {
-        self.requests.try_send(Request::Publish(message)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(Request::Publish(message)) => Some(message),
-            _ => None,
+        self.publishes.try_send(message).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(message) => Some(message),
+            mpsc::error::TrySendError::Closed(_) => None,
         })
     }
 
-    /// Acknowledges a message; an ack of an earlier connection is dropped, the broker sends that message again.
-    pub async fn ack(&self, ack: Ack) -> Result<(), LinkClosed> {
-        self.requests.send(Request::Ack(ack)).await.map_err(|_| LinkClosed)
+    /// Acknowledges messages, without waiting; an ack of an earlier connection is dropped, the broker sends that
+    /// message again.
+    pub fn ack(&self, acks: Vec<Ack>) -> Result<(), LinkClosed> {
+        self.acks.send(acks).map_err(|_| LinkClosed)
+    }
+}
+
+impl Requests {
+    /// The next one; a publish only when `window` has room for it. None when all senders are gone.
+    async fn next(&mut self, window: &Semaphore) -> Option<Request> {
+        let Self { publishes, acks } = self;
+        let publish = async {
+            let room = window.acquire().await.expect("nobody closes it");
+            let message = publishes.recv().await;
+            // The broker's answer gives it back.
+            room.forget();
+            message
+        };
+        tokio::select! {
+            biased;
+            acks = acks.recv() => acks.map(Request::Acks),
+            message = publish => message.map(Request::Publish),
+        }
     }
 
-    /// As [`LinkSender::publish`], from a thread.
-    pub fn publish_blocking(&self, message: OutMessage) -> Result<(), LinkClosed> {
-        self.requests.blocking_send(Request::Publish(message)).map_err(|_| LinkClosed)
+    /// Throws away what comes; returns when all senders are gone.
+    async fn refuse(&mut self) {
+        loop {
+            let is_one = tokio::select! {
+                publish = self.publishes.recv() => publish.is_some(),
+                acks = self.acks.recv() => acks.is_some(),
+            };
+            if !is_one {
+                return;
+            }
+        }
     }
+}
 
-    /// As [`LinkSender::ack`], from a thread.
-    pub fn ack_blocking(&self, ack: Ack) -> Result<(), LinkClosed> {
-        self.requests.blocking_send(Request::Ack(ack)).map_err(|_| LinkClosed)
+impl Weight {
+    fn new(bytes: usize, scales: &Arc<Scales>) -> Self {
+        scales.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, scales: scales.clone() }
+    }
+}
+
+impl Drop for Weight {
+    fn drop(&mut self) {
+        let before = self.scales.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if before > MQTT_WAITING_BYTES_MAX && before - self.bytes <= MQTT_WAITING_BYTES_MAX {
+            self.scales.is_lighter.notify_one();
+        }
+    }
+}
+
+impl Scales {
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > MQTT_WAITING_BYTES_MAX
     }
 }
 
@@ -180,16 +250,18 @@ pub fn start(
     config: LinkConfig,
     shutdown: CancellationToken,
 ) -> (LinkSender, mpsc::Receiver<LinkEvent>, tokio::task::JoinHandle<()>) {
-    let (requests, request_queue) = mpsc::channel(MQTT_LINK_REQUESTS_MAX);
+    let (publishes, publish_queue) = mpsc::channel(MQTT_LINK_REQUESTS_MAX);
+    let (acks, ack_queue) = mpsc::unbounded_channel();
+    let requests = Requests { publishes: publish_queue, acks: ack_queue };
     let (events, event_queue) = mpsc::channel(4 * config.inflight_max as usize + 64);
-    let task = tokio::spawn(run(config, request_queue, events, shutdown));
-    (LinkSender { requests }, event_queue, task)
+    let task = tokio::spawn(run(config, requests, events, shutdown));
+    (LinkSender { publishes, acks }, event_queue, task)
 }
 
 /// The retry loop: each round is one connection with a client of its own.
 async fn run(
     config: LinkConfig,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: Requests,
     events: mpsc::Sender<LinkEvent>,
     shutdown: CancellationToken,
 ) {
@@ -208,7 +280,7 @@ async fn run(
         // The receiver may wait for us to take its acks before it takes this.
         let told = tokio::select! {
             told = events.send(LinkEvent::Down { connection, reason }) => told,
-            () = refuse_while_down(&mut requests) => return,
+            () = requests.refuse() => return,
             () = shutdown.cancelled() => return,
         };
         if told.is_err() {
@@ -220,7 +292,7 @@ async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(backoff) => {}
-            () = refuse_while_down(&mut requests) => return,
+            () = requests.refuse() => return,
         }
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
@@ -237,17 +309,12 @@ fn log_down(config: &LinkConfig, connection: u64, reason: &str, outage: &mut Out
     }
 }
 
-/// Empties the queue while there is no connection, so that senders never hang; returns when all are gone.
-async fn refuse_while_down(requests: &mut mpsc::Receiver<Request>) {
-    while requests.recv().await.is_some() {}
-}
-
 /// Runs one connection from CONNECT to the first error; returns why it ended, and whether it had been up.
 async fn run_once(
     config: &LinkConfig,
     connection: u64,
     events: &mpsc::Sender<LinkEvent>,
-    requests: &mut mpsc::Receiver<Request>,
+    requests: &mut Requests,
     shutdown: &CancellationToken,
 ) -> (String, bool) {
     let (client, event_loop) = AsyncClient::new(options(config), MQTT_REQUESTS_MAX);
@@ -258,9 +325,17 @@ async fn run_once(
         events: events.clone(),
         held: VecDeque::new(),
         queued: Arc::default(),
+        window: Arc::new(Semaphore::new(0)),
+        scales: Arc::default(),
         up: up.clone(),
     };
-    let writer = write(connection, client.clone(), inbound.queued.clone(), requests, &up, &broken, shutdown);
+    let outbound = Outbound {
+        connection,
+        client: client.clone(),
+        queued: inbound.queued.clone(),
+        window: inbound.window.clone(),
+    };
+    let writer = outbound.write(requests, &up, &broken, shutdown);
     let poller = async {
         let reason = tokio::select! {
             reason = poll(event_loop, client, &mut inbound, config) => reason,
@@ -287,55 +362,77 @@ struct Inbound {
     held: VecDeque<LinkEvent>,
     /// Tokens of publishes that the client has taken but not yet put on the wire, in order.
     queued: Arc<Mutex<VecDeque<u64>>>,
+    /// Room for publishes that the broker has not answered.
+    window: Arc<Semaphore>,
+    scales: Arc<Scales>,
     up: CancellationToken,
 }
 
-/// Takes requests to the client until the connection is broken. On shutdown it says goodbye, which lets
-/// the poller end.
-async fn write(
+/// Where what goes out comes from.
+struct Outbound {
     connection: u64,
     client: AsyncClient,
     queued: Arc<Mutex<VecDeque<u64>>>,
-    requests: &mut mpsc::Receiver<Request>,
-    up: &CancellationToken,
-    broken: &CancellationToken,
-    shutdown: &CancellationToken,
-) {
-    loop {
-        let request = tokio::select! {
-            biased;
-            () = broken.cancelled() => return,
-            request = requests.recv() => request,
-            () = shutdown.cancelled() => None,
-        };
-        let Some(request) = request else {
-            if up.is_cancelled() {
-                let _ = client.try_disconnect();
-            }
-            return;
-        };
-        let handed_over = async {
-            match request {
-                Request::Publish(message) => {
-                    queued.lock().expect("no panic holds it").push_back(message.token);
-                    let properties = PublishProperties {
-                        content_type: message.content_type.map(str::to_owned),
-                        user_properties: message.user_properties,
-                        ..Default::default()
-                    };
-                    let (topic, retain) = (message.topic, message.retain);
-                    client
-                        .publish_with_properties(topic, QoS::AtLeastOnce, retain, message.payload, properties)
-                        .await
+    window: Arc<Semaphore>,
+}
+
+impl Outbound {
+    /// Takes requests to the client until the connection is broken. On shutdown it says goodbye, which lets
+    /// the poller end.
+    async fn write(
+        &self,
+        requests: &mut Requests,
+        up: &CancellationToken,
+        broken: &CancellationToken,
+        shutdown: &CancellationToken,
+    ) {
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = broken.cancelled() => return,
+                request = requests.next(&self.window) => request,
+                () = shutdown.cancelled() => None,
+            };
+            let Some(request) = request else {
+                if up.is_cancelled() {
+                    let _ = self.client.try_disconnect();
                 }
-                Request::Ack(ack) if ack.connection == connection => client.ack(&ack.publish).await,
-                Request::Ack(_) => Ok(()),
+                return;
+            };
+            tokio::select! {
+                biased;
+                () = broken.cancelled() => return,
+                () = self.hand_over(request) => {}
             }
-        };
-        tokio::select! {
-            biased;
-            () = broken.cancelled() => return,
-            _ = handed_over => {}
+        }
+    }
+
+    /// An error means that the connection is gone, which the poller says.
+    async fn hand_over(&self, request: Request) {
+        match request {
+            Request::Publish(message) => {
+                self.queued.lock().expect("no panic holds it").push_back(message.token);
+                let properties = PublishProperties {
+                    content_type: message.content_type.map(str::to_owned),
+                    user_properties: message.user_properties,
+                    ..Default::default()
+                };
+                let (topic, retain) = (message.topic, message.retain);
+                let _ = self
+                    .client
+                    .publish_with_properties(topic, QoS::AtLeastOnce, retain, message.payload, properties)
+                    .await;
+            }
+            Request::Acks(acks) => {
+                // Only the packet id counts.
+                let mut publish = Publish::new("", QoS::AtLeastOnce, Bytes::new(), None);
+                for ack in acks.iter().filter(|ack| ack.connection == self.connection) {
+                    publish.pkid = ack.packet_id;
+                    if self.client.ack(&publish).await.is_err() {
+                        return;
+                    }
+                }
+            }
         }
     }
 }
@@ -360,12 +457,13 @@ async fn poll(
                         Ok(room) => room.send(link.held.pop_front().expect("checked above")),
                         Err(_) => return LinkClosed.to_string(),
                     },
-                    polled = &mut next, if link.held.len() < MQTT_HELD_MAX => break polled,
+                    polled = &mut next, if link.has_room() => break polled,
+                    () = link.scales.is_lighter.notified(), if link.scales.is_full() => {}
                     _ = watchdog.tick() => {
                         if unanswered.values().any(|(_, since)| since.elapsed() > RESEND_AFTER) {
                             return "the broker leaves publishes unanswered".to_owned();
                         }
-                        if polled_last.elapsed() > RECEIVER_STUCK_MAX && link.held.len() >= MQTT_HELD_MAX {
+                        if polled_last.elapsed() > RECEIVER_STUCK_MAX && !link.has_room() {
                             return "the receiver of the link is stuck".to_owned();
                         }
                     }
@@ -378,7 +476,10 @@ async fn poll(
             Err(error) => return error_chain(&error),
         };
         match event {
-            Event::Incoming(Packet::ConnAck(_)) => {
+            Event::Incoming(Packet::ConnAck(ack)) => {
+                let theirs = ack.properties.and_then(|properties| properties.receive_max);
+                let window = theirs.map_or(config.inflight_max, |theirs| theirs.min(config.inflight_max));
+                link.window.add_permits(usize::from(window).saturating_sub(1).max(1));
                 let filters = config.subscriptions.iter().map(|f| Filter::new(f, QoS::AtLeastOnce));
                 if !config.subscriptions.is_empty() && client.try_subscribe_many(filters).is_err() {
                     return "the subscriptions did not fit into the client's queue".to_owned();
@@ -407,6 +508,7 @@ async fn poll(
                 }
             }
             Event::Incoming(Packet::PubAck(ack)) => {
+                link.window.add_permits(1);
                 if let Some((token, _)) = unanswered.remove(&ack.pkid) {
                     let outcome = publish_outcome(ack.reason);
                     let answer = LinkEvent::Published { connection: link.connection, token, outcome };
@@ -427,6 +529,10 @@ impl Inbound {
         self.events.send(LinkEvent::Up { connection: self.connection }).await.map_err(|_| LinkClosed)
     }
 
+    fn has_room(&self) -> bool {
+        self.held.len() < MQTT_HELD_MAX && !self.scales.is_full()
+    }
+
     /// Never waits: waiting would keep the receiver's own acks from the wire.
     fn hand_on(&mut self, event: LinkEvent) -> Result<(), String> {
         if !self.held.is_empty() {
@@ -443,14 +549,14 @@ impl Inbound {
         }
     }
 
-    fn take_message(&mut self, mut publish: Publish) -> Result<(), String> {
+    fn take_message(&mut self, publish: Publish) -> Result<(), String> {
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
-        let payload = std::mem::take(&mut publish.payload);
-        publish.topic = Bytes::new();
         let user_properties =
-            publish.properties.take().map(|properties| properties.user_properties).unwrap_or_default();
-        let ack = Ack { connection: self.connection, publish: Box::new(publish) };
-        self.hand_on(LinkEvent::Message(Message { topic, payload, user_properties, ack }))
+            publish.properties.map(|properties| properties.user_properties).unwrap_or_default();
+        let ack = Ack { connection: self.connection, packet_id: publish.pkid };
+        let held = Weight::new(publish.payload.len(), &self.scales);
+        let payload = publish.payload;
+        self.hand_on(LinkEvent::Message(Message { topic, payload, user_properties, ack, held }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::model::BoxId;
 
 /// What a topic carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TopicKind {
     /// Box → hub: events, single or batch.
     Event,

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use camnet::broker::Broker;
-use camnet::limits::RESEND_AFTER;
+use camnet::limits::{MQTT_PACKET_BYTES_MAX, MQTT_WAITING_BYTES_MAX, RESEND_AFTER};
 use camnet::load::world::usage_of;
 use camnet::mqtt::{self, Ack, HUB_NAME, LinkConfig, LinkEvent, LinkSender, OutMessage, PublishOutcome};
 use camnet::tls::{self, Identity};
@@ -202,7 +202,7 @@ async fn receive_all(hub: &mut Link, count: u64) -> Vec<u64> {
     let (mut order, mut seen) = (Vec::new(), BTreeSet::new());
     while seen.len() < count as usize {
         let (text, ack) = hub.message().await;
-        hub.sender.ack(ack).await.unwrap();
+        hub.sender.ack(vec![ack]).unwrap();
         let token = text.parse().unwrap();
         seen.insert(token);
         order.push(token);
@@ -344,12 +344,12 @@ async fn acks_of_an_old_connection_acknowledge_nothing() {
     let again = cut(&proxy, &mut hub).await;
     assert_eq!(again.len(), COUNT as usize, "nothing was acknowledged, all of it comes again");
     for stale in held {
-        hub.sender.ack(stale).await.unwrap();
+        hub.sender.ack(vec![stale]).unwrap();
     }
     let third = cut(&proxy, &mut hub).await;
     assert_eq!(third.len(), COUNT as usize, "the stale acks acknowledged nothing");
     for (_, ack) in third {
-        hub.sender.ack(ack).await.unwrap();
+        hub.sender.ack(vec![ack]).unwrap();
     }
     let nothing = hub.messages_soon().await;
     assert!(nothing.is_empty());
@@ -407,7 +407,7 @@ async fn packets_far_above_ten_kilobytes_pass_both_ways() {
         link.sender.publish(large_message(EVENTS)).await.unwrap();
         let (text, ack) = hub.message().await;
         assert_eq!(text.len(), large.len(), "{kind:?}");
-        hub.sender.ack(ack).await.unwrap();
+        hub.sender.ack(vec![ack]).unwrap();
         hub.sender.publish(large_message("camnet/1/box-01/command")).await.unwrap();
         assert_eq!(link.message().await.0.len(), large.len(), "{kind:?}");
     }
@@ -500,10 +500,53 @@ async fn a_receiver_slower_than_the_broker_keeps_its_connection() {
             if group.len() == 50 || seen.len() == COUNT {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 for ack in group.drain(..) {
-                    hub.sender.ack(ack).await.unwrap();
+                    hub.sender.ack(vec![ack]).unwrap();
                 }
             }
         }
         sending.await.unwrap();
+    }
+}
+
+/// What a receiver has taken and not dropped is bounded in bytes, whatever the broker sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_keeps_large_messages_is_sent_no_more_until_it_drops_them() {
+    const COUNT: usize = 100;
+    for kind in BOTH {
+        let bench = Bench::start(kind).await;
+        let mut hub = bench.hub(bench.world.mqtt).await;
+        let mut publisher = bench.link(bench.config("box-01", bench.world.mqtt));
+        publisher.up().await;
+        for token in 0..COUNT as u64 {
+            let large = OutMessage { payload: vec![b'x'; 1_000_000], ..message(EVENTS, token) };
+            publisher.sender.publish(large).await.unwrap();
+        }
+        let mut kept = Vec::new();
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(3), hub.events.recv()).await {
+            match event {
+                LinkEvent::Message(message) => kept.push(message),
+                LinkEvent::Down { reason, .. } => panic!("{kind:?}: {reason}"),
+                _ => {}
+            }
+        }
+        let bytes: usize = kept.iter().map(|message| message.payload.len()).sum();
+        let packet = MQTT_PACKET_BYTES_MAX as usize;
+        // One message more than the limit, and what the client had read at once.
+        assert!(
+            bytes > MQTT_WAITING_BYTES_MAX && bytes < MQTT_WAITING_BYTES_MAX + 12 * packet,
+            "{kind:?}: {bytes}"
+        );
+        let mut count = kept.len();
+        hub.sender.ack(kept.into_iter().map(|message| message.ack).collect()).unwrap();
+        while count < COUNT {
+            match hub.next().await {
+                LinkEvent::Message(message) => {
+                    count += 1;
+                    hub.sender.ack(vec![message.ack]).unwrap();
+                }
+                LinkEvent::Down { reason, .. } => panic!("{kind:?}: {reason}"),
+                _ => {}
+            }
+        }
     }
 }

@@ -186,8 +186,7 @@ impl Running {
                 let draw = || EpochStart::draw(Time::now(), clock::quality());
                 let messages = off_async(|| self.side.message(&message.topic, &message.payload, draw, now));
                 // Receipts and commands are repeated by the hub as needed: nothing is kept for them here.
-                let (link, ack) = (self.link.clone(), message.ack);
-                tokio::spawn(async move { link.ack(ack).await });
+                let _ = self.link.ack(vec![message.ack]);
                 messages
             }
         }

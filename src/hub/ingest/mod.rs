@@ -4,9 +4,11 @@
 //! truth, never before. May not answer questions (search does) nor decide what is new (the truth does).
 //!
 //! [`core`] decides and does no I/O. Two threads: *ingest* drives it with the truth and the link, and commits what
-//! waits as one group; *indexer* brings the catalog up to the truth (see [`super::indexer`]).
+//! waits as one group; *indexer* brings the catalog up to the truth (see [`super::indexer`]). Neither waits for the link:
+//! [`outgoing`] does.
 
 pub mod core;
+mod outgoing;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -23,17 +25,18 @@ use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
 use super::latency::Searchable;
 use super::status::HubStatus;
 use super::truth::{Appended, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
-use crate::limits::{COMMIT_EVENTS_MAX, INGEST_QUEUE_MAX};
+use crate::limits::{COMMIT_EVENTS_MAX, INGEST_MESSAGES_MAX, INGEST_QUEUE_MAX};
 use crate::metrics::Part;
 use crate::model::{BoxId, Epoch, Time};
-use crate::mqtt::{Ack, LinkEvent, LinkSender, Message, OutMessage};
-use crate::wire::{Command, Topic, TopicKind};
+use crate::mqtt::{Ack, LinkEvent, LinkSender, Message};
+use crate::wire::{Command, TopicKind};
 use core::{Action, Core, Effect};
 pub use core::{SpeaksFor, check_device};
+use outgoing::Outgoing;
 
 /// What waits for the ingest thread.
 enum Work {
-    Message(Message),
+    Messages(Vec<Message>),
     Stored {
         file: StoredFile,
         done: oneshot::Sender<Result<u64, IngestError>>,
@@ -129,7 +132,7 @@ impl Threads {
     }
 }
 
-/// Starts both threads and returns when the index has caught up with the journal. Blocking.
+/// Starts both threads and returns when the index has caught up with the journal. Blocking, within a runtime.
 pub fn start(
     truth: JournalTruth,
     catalog: Arc<dyn Catalog>,
@@ -149,10 +152,13 @@ pub fn start(
         .name("indexer".into())
         .spawn(move || indexer.run(batch_queue, &index_failures, &searchable))?;
     let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
+    let outgoing = Outgoing::default();
+    tokio::spawn(outgoing.clone().run(link.clone(), counters.receipts.clone()));
     let worker = Worker {
         core: Core::with_aside(speaks_for, SetAside::register(metrics)?),
         truth,
         link,
+        outgoing,
         batches,
         status,
         counters,
@@ -163,19 +169,22 @@ pub fn start(
 
 /// Takes what the MQTT link brings until the link ends.
 pub async fn serve_link(handle: TruthHandle, status: Arc<HubStatus>, mut events: mpsc::Receiver<LinkEvent>) {
-    while let Some(event) = events.recv().await {
-        match event {
-            LinkEvent::Up { connection } => {
-                tracing::info!(connection, "mqtt link is up");
-                status.broker_up.store(true, Ordering::Release);
-            }
-            LinkEvent::Down { .. } => status.broker_up.store(false, Ordering::Release),
-            LinkEvent::Published { .. } => {}
-            LinkEvent::Message(message) => {
-                if handle.work.send(Work::Message(message)).await.is_err() {
-                    return;
+    let mut arrived = Vec::with_capacity(INGEST_MESSAGES_MAX);
+    while events.recv_many(&mut arrived, INGEST_MESSAGES_MAX).await > 0 {
+        let mut messages = Vec::with_capacity(arrived.len());
+        for event in arrived.drain(..) {
+            match event {
+                LinkEvent::Up { connection } => {
+                    tracing::info!(connection, "mqtt link is up");
+                    status.broker_up.store(true, Ordering::Release);
                 }
+                LinkEvent::Down { .. } => status.broker_up.store(false, Ordering::Release),
+                LinkEvent::Published { .. } => {}
+                LinkEvent::Message(message) => messages.push(message),
             }
+        }
+        if !messages.is_empty() && handle.work.send(Work::Messages(messages)).await.is_err() {
+            return;
         }
     }
 }
@@ -191,9 +200,16 @@ struct Worker {
     core: Core<Ticket>,
     truth: JournalTruth,
     link: LinkSender,
+    outgoing: Outgoing,
     batches: std_mpsc::SyncSender<Batch>,
     status: Arc<HubStatus>,
     counters: Arc<Counters>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.outgoing.close();
+    }
 }
 
 /// Between two tries to write a journal that can't be written.
@@ -221,20 +237,26 @@ impl Worker {
     }
 
     fn take(&mut self, work: Work) {
-        let effects = match work {
-            Work::Again { records, done } => return self.append_again(records, done),
+        match work {
+            Work::Again { records, done } => self.append_again(records, done),
             Work::Stored { file, done } => {
-                self.core.step(Action::Stored { file, ticket: Ticket::Stored(done) })
+                let effects = self.core.step(Action::Stored { file, ticket: Ticket::Stored(done) });
+                self.perform(effects);
             }
-            Work::Message(message) => self.core.step(Action::Message {
-                topic: &message.topic,
-                payload: &message.payload,
-                properties: &message.user_properties,
-                received: Time::now(),
-                ticket: Ticket::Message(message.ack),
-            }),
-        };
-        self.perform(effects);
+            Work::Messages(messages) => {
+                let received = Time::now();
+                for message in messages {
+                    let effects = self.core.step(Action::Message {
+                        topic: &message.topic,
+                        payload: &message.payload,
+                        properties: &message.user_properties,
+                        received,
+                        ticket: Ticket::Message(message.ack),
+                    });
+                    self.perform(effects);
+                }
+            }
+        }
     }
 
     /// Makes the group durable, then says so. If that fails nothing is said, and false comes back.
@@ -245,13 +267,11 @@ impl Worker {
 
     /// Does what the core asks for; false if it asks to try again.
     fn perform(&mut self, effects: Vec<Effect<Ticket>>) -> bool {
-        let mut is_done = true;
+        let (mut is_done, mut acks) = (true, Vec::new());
         for effect in effects {
             match effect {
                 Effect::Append(batch) => is_done = self.append(batch),
-                Effect::Ack(Ticket::Message(ack)) => {
-                    let _ = self.link.ack_blocking(ack);
-                }
+                Effect::Ack(Ticket::Message(ack)) => acks.push(ack),
                 Effect::StoredAt(Ticket::Stored(done), position) => {
                     let _ = done.send(Ok(position));
                 }
@@ -280,6 +300,9 @@ impl Worker {
                     unreachable!("the core gives back each ticket as what it was")
                 }
             }
+        }
+        if !acks.is_empty() {
+            let _ = self.link.ack(acks);
         }
         is_done
     }
@@ -345,26 +368,12 @@ impl Worker {
 
     fn send_receipt(&self, box_id: &BoxId, epoch: Epoch) {
         let Some(receipt) = self.truth.receipt(box_id, epoch) else { return };
-        self.counters.receipts.inc();
-        self.publish(box_id, TopicKind::Receipt, receipt.to_json());
+        self.outgoing.put(box_id.clone(), TopicKind::Receipt, epoch, receipt.to_json());
     }
 
     fn ask_new_epoch(&self, box_id: &BoxId, epoch: Epoch) {
         let reason = "another event with the same epoch and sequence was received".to_owned();
         let command = Command::NewEpoch { correlation: Uuid::now_v7().to_string(), epoch, reason };
-        self.publish(box_id, TopicKind::Command, command.to_json());
-    }
-
-    fn publish(&self, box_id: &BoxId, kind: TopicKind, payload: Vec<u8>) {
-        let message = OutMessage {
-            topic: Topic::new(box_id, kind).to_string(),
-            payload,
-            content_type: Some("application/json"),
-            user_properties: Vec::new(),
-            retain: false,
-            token: 0,
-        };
-        // A receipt that is lost is sent again when the box sends again.
-        let _ = self.link.publish_blocking(message);
+        self.outgoing.put(box_id.clone(), TopicKind::Command, epoch, command.to_json());
     }
 }

@@ -266,8 +266,6 @@ pub const UPLOAD_STALE_AFTER: Duration = Duration::from_secs(48 * 3600);
 // --- load ---
 /// Boxes of one load run.
 pub const LOAD_BOXES_MAX: u32 = 20_000;
-/// Open files that a box of a load run needs, here or at the broker.
-pub const LOAD_FILES_PER_BOX: u64 = 2;
 /// New connections per second of a load run: a broker takes only so many handshakes at once.
 pub const LOAD_CONNECTS_PER_S: u32 = 200;
 /// How long the run's hub may take to get ready.

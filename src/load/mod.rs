@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{
-    LOAD_BOXES_MAX, LOAD_CONNECTS_PER_S, LOAD_DRAIN_MAX, LOAD_FILES_PER_BOX, LOAD_ROWS_CHECKED_MAX,
-    LOAD_SETTLE_MAX, PAGE_EVENTS_MAX,
+    LOAD_BOXES_MAX, LOAD_CONNECTS_PER_S, LOAD_DRAIN_MAX, LOAD_ROWS_CHECKED_MAX, LOAD_SETTLE_MAX,
+    PAGE_EVENTS_MAX,
 };
 use crate::model::Time;
 use crate::tls;
@@ -347,9 +347,10 @@ async fn rows(hub: &Hub, said: &Said, from: Time) -> anyhow::Result<Vec<u64>> {
     Ok(rows)
 }
 
-/// Each box is a connection here and one at the broker, which may be our child.
+/// Each box is a connection here, and one at the broker, which may be our child and then has the same limit. Some are
+/// there twice for a moment, when they come back.
 fn raise_file_limit(boxes: u32) -> anyhow::Result<()> {
-    let wanted = u64::from(boxes) * LOAD_FILES_PER_BOX + 1024;
+    let wanted = u64::from(boxes + boxes / 4) + 1024;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes one rlimit, which is ours.
     let is_read = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;

@@ -5,7 +5,7 @@
 //!
 //! [`core`] decides and does no I/O. Two threads: *ingest* drives it with the truth and the link, and commits what
 //! waits as one group; *indexer* brings the catalog up to the truth (see [`super::indexer`]). Neither waits for the link:
-//! [`outgoing`] does.
+//! `outgoing` does.
 
 pub mod core;
 mod outgoing;

@@ -3,11 +3,15 @@
 //! Owns the demo's pictures and their truth. Deterministic by seed, pure, cheap: the street itself
 //! is computed once, a frame adds what moves and the noise of a sensor. May not know codecs, nor who looks.
 
+mod judge;
 mod scene;
 mod things;
+mod weather;
 
+pub use judge::Verdict;
 use scene::Scene;
 use things::{Canvas, Thing};
+pub use weather::Weather;
 
 use crate::media::rtsp_server::Pictures;
 
@@ -17,11 +21,69 @@ const FIRST_CROSSING_S: f64 = 6.0;
 /// At least this long nothing moves between two crossings.
 const EMPTY_S_MIN: f64 = 6.5;
 const EMPTY_S_MAX: f64 = 9.5;
-/// Noise of the sensor, grey levels.
-const NOISE_DEVIATION: f32 = 2.2;
 const NOISE_TILE: usize = 1 << 16;
 /// The lamp fails in the first empty span after this, unless the caller says otherwise.
 const LAMP_FAILS_S: f64 = 75.0;
+
+/// What the street is like, and who comes by: a table of truths for whoever looks for movement. To add one, add a line.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    pub name: &'static str,
+    pub crowd: Crowd,
+    pub weather: Weather,
+}
+
+/// Who comes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crowd {
+    /// People and motorbikes, across all of the picture.
+    Mixed,
+    /// People of 25 to 30 pixels who can be seen for two to three seconds.
+    Far,
+    Nobody,
+}
+
+/// Every setting.
+pub const SETTINGS: [Setting; 10] = {
+    const CLEAR: Weather = Weather::CLEAR;
+    const fn of(name: &'static str, crowd: Crowd, weather: Weather) -> Setting {
+        Setting { name, crowd, weather }
+    }
+    [
+        of("clear", Crowd::Mixed, CLEAR),
+        of("far", Crowd::Far, CLEAR),
+        of("noise", Crowd::Mixed, Weather { noise: 6.0, ..CLEAR }),
+        of("lamps", Crowd::Mixed, Weather { lamp_every_s: 24.0, ..CLEAR }),
+        of("rain", Crowd::Mixed, Weather { rain: 70, noise: 3.0, ..CLEAR }),
+        of("insects", Crowd::Mixed, Weather { insects_every_s: 4.0, ..CLEAR }),
+        of("headlights", Crowd::Mixed, Weather { headlights_every_s: 9.0, ..CLEAR }),
+        of("trees", Crowd::Mixed, Weather { trees: 2, ..CLEAR }),
+        of(
+            "all",
+            Crowd::Mixed,
+            Weather {
+                noise: 3.0,
+                rain: 40,
+                insects_every_s: 9.0,
+                headlights_every_s: 17.0,
+                trees: 1,
+                lamp_every_s: 40.0,
+            },
+        ),
+        of(
+            "empty",
+            Crowd::Nobody,
+            Weather {
+                noise: 4.0,
+                rain: 60,
+                insects_every_s: 5.0,
+                headlights_every_s: 11.0,
+                trees: 2,
+                lamp_every_s: 30.0,
+            },
+        ),
+    ]
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -59,6 +121,7 @@ pub struct Street {
     failed: Picture,
     scene: Scene,
     things: Vec<(Crossing, Thing)>,
+    weather: Weather,
     noise: Vec<i8>,
     seed: u64,
 }
@@ -69,17 +132,25 @@ struct Picture {
 }
 
 impl Street {
-    /// A street of `width` by `height` (both even) pixels.
+    /// A street of `width` by `height` (both even) pixels on a clear night, on which a lamp fails.
     pub fn new(seed: u64, width: usize, height: usize, fps: u32) -> Self {
+        let mut street = Self::of_setting(&SETTINGS[0], seed, width, height, fps);
+        let mut crossings = street.things.iter().map(|(crossing, _)| crossing);
+        let next = crossings.find(|crossing| crossing.from_s - EMPTY_S_MIN / 2.0 > LAMP_FAILS_S);
+        street.lamp_fails_s = next.map(|crossing| (crossing.from_s - EMPTY_S_MIN / 2.0).round());
+        street
+    }
+
+    /// A street as in one of [`SETTINGS`].
+    pub fn of_setting(setting: &Setting, seed: u64, width: usize, height: usize, fps: u32) -> Self {
         assert!(width.is_multiple_of(2) && height.is_multiple_of(2) && width > 0 && height > 0 && fps > 0);
         let scene = Scene::new(seed, width, height);
         let lit = Picture { bytes: scene.draw(None) };
         let failed = Picture { bytes: scene.draw(Some(scene.failing_lamp())) };
-        let things = plan(seed, &scene, fps);
-        let noise = noise_tile(seed);
-        let next = things.iter().find(|(crossing, _)| crossing.from_s - EMPTY_S_MIN / 2.0 > LAMP_FAILS_S);
-        let lamp_fails_s = next.map(|(crossing, _)| (crossing.from_s - EMPTY_S_MIN / 2.0).round());
-        Self { width, height, fps, lamp_fails_s, lit, failed, scene, things, noise, seed }
+        let things = plan(seed, setting.crowd, &scene, fps);
+        let weather = setting.weather;
+        let noise = noise_tile(seed, weather.noise);
+        Self { width, height, fps, lamp_fails_s: None, lit, failed, scene, things, weather, noise, seed }
     }
 
     /// Sets when one of the lamps fails, in seconds since frame 0; None: never.
@@ -106,7 +177,9 @@ impl Street {
 
     /// Draws frame `n` into a buffer of [`Self::frame_bytes`].
     pub fn frame_into(&self, n: u64, out: &mut [u8]) {
-        let dark = self.lamp_fails_s.is_some_and(|at| self.seconds(n) >= at);
+        let at_s = self.seconds(n);
+        let dark =
+            self.lamp_fails_s.is_some_and(|at| at_s >= at) || self.weather.lamp_is_off(self.seed, at_s);
         let background = if dark { &self.failed } else { &self.lit };
         out.copy_from_slice(&background.bytes);
         let within = n % self.plan_frames();
@@ -118,6 +191,7 @@ impl Street {
         {
             thing.draw(&mut canvas, &self.scene, broken, within as f64 / self.fps as f64);
         }
+        self.weather.draw(&mut canvas, self.seed, n, at_s);
         self.add_noise(n, out);
     }
 
@@ -190,12 +264,15 @@ impl Pictures for Street {
 }
 
 /// Draws up what crosses when, with empty spans between.
-fn plan(seed: u64, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
+fn plan(seed: u64, crowd: Crowd, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
+    if crowd == Crowd::Nobody {
+        return Vec::new();
+    }
     let mut random = Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x00c0_ffee);
     let mut things = Vec::new();
     let mut start_s = FIRST_CROSSING_S;
     loop {
-        let thing = Thing::draw_lot(&mut random, scene, start_s);
+        let thing = Thing::draw_lot(&mut random, scene, crowd, start_s);
         let (from_frame, to_frame, height_px) = thing.seen(scene, fps);
         let crossing = Crossing {
             kind: thing.kind,
@@ -214,10 +291,10 @@ fn plan(seed: u64, scene: &Scene, fps: u32) -> Vec<(Crossing, Thing)> {
     }
 }
 
-fn noise_tile(seed: u64) -> Vec<i8> {
+fn noise_tile(seed: u64, deviation: f32) -> Vec<i8> {
     let mut random = Random::new(seed ^ 0x006e_6f69_7365);
     // Four uniform numbers make a good enough bell.
-    let spread = NOISE_DEVIATION * (3.0f32).sqrt() / 2.0;
+    let spread = deviation * (3.0f32).sqrt() / 2.0;
     (0..NOISE_TILE)
         .map(|_| (0..4).map(|_| random.between(-spread, spread)).sum::<f32>().round() as i8)
         .collect()
@@ -256,15 +333,14 @@ mod tests {
     #[test]
     fn street_to_look_at() {
         let Ok(dir) = std::env::var("CAMNET_STREET_DIR") else { return };
-        for seed in [2, 1] {
-            let street = Street::new(seed, 640, 360, 10);
-            let mut all = Vec::new();
-            for n in 0..900 {
-                all.extend(street.frame(n));
-            }
-            std::fs::write(format!("{dir}/street-{seed}.yuv"), all).unwrap();
-            for crossing in street.crossings(0.0, 90.0) {
-                println!("{seed} {crossing:?}");
+        for setting in &SETTINGS {
+            for seed in [2, 1] {
+                let street = Street::of_setting(setting, seed, 640, 360, 10);
+                let all: Vec<u8> = (0..400).flat_map(|n| street.frame(n)).collect();
+                std::fs::write(format!("{dir}/street-{}-{seed}.yuv", setting.name), all).unwrap();
+                for crossing in street.crossings(0.0, 40.0) {
+                    println!("{} {seed} {crossing:?}", setting.name);
+                }
             }
         }
     }

@@ -115,6 +115,12 @@ impl Scene {
         self.center * depth / self.focal
     }
 
+    /// Middle and half of what lies between two columns of the picture at a depth, metres.
+    pub fn span_m(&self, [left, right]: [f32; 2], depth: f32) -> (f32, f32) {
+        let metres = |px: f32| px * depth / self.focal;
+        (metres((left + right) / 2.0 - self.center), metres((right - left) / 2.0))
+    }
+
     /// A point of the world in the picture, and pixels per metre there.
     pub fn project(&self, point: [f32; 3]) -> (f32, f32, f32) {
         let scale = self.focal / point[2];

@@ -3,7 +3,7 @@
 use std::f32::consts::TAU;
 
 use super::scene::{Color, Scene, expose, smooth};
-use super::{Direction, Kind, Random};
+use super::{Crowd, Direction, Kind, Random};
 
 /// Something on its way through the picture, at one speed on one line.
 pub struct Thing {
@@ -17,6 +17,10 @@ pub struct Thing {
     coat: Color,
     legs: Color,
     phase: f32,
+    /// How much smaller than at its place it looks.
+    shrink: f32,
+    /// Left and right of what it can be seen in, pixels: it walks from behind one thing to behind another.
+    gap: Option<[f32; 2]>,
 }
 
 /// A round stroke from one point to another, in metres from the thing's foot.
@@ -34,6 +38,8 @@ pub struct Canvas<'a> {
     luma: &'a mut [u8],
     blue: &'a mut [u8],
     red: &'a mut [u8],
+    /// Columns that can be drawn on.
+    columns: [usize; 2],
 }
 
 /// How far a thing reaches to either side of its middle, metres, its light on the road included.
@@ -41,10 +47,13 @@ const PERSON_REACH_M: f32 = 0.55;
 const BIKE_REACH_M: f32 = 3.2;
 /// Nothing is on the way longer than this.
 const ON_THE_WAY_S_MAX: f64 = 40.0;
+/// Whoever walks far away: height in pixels, and for how long they can be seen.
+const FAR_PX: [f32; 2] = [25.0, 30.0];
+const FAR_S: [f32; 2] = [2.0, 3.5];
 
 impl Thing {
     /// Draws what comes next and how, so that it comes into view at about `start_s`.
-    pub fn draw_lot(random: &mut Random, scene: &Scene, start_s: f64) -> Self {
+    pub fn draw_lot(random: &mut Random, scene: &Scene, crowd: Crowd, start_s: f64) -> Self {
         const COATS: [Color; 6] = [
             [0.55, 0.52, 0.48],
             [0.50, 0.12, 0.10],
@@ -54,7 +63,7 @@ impl Thing {
             [0.60, 0.60, 0.62],
         ];
         const LEGS: [Color; 3] = [[0.07, 0.08, 0.12], [0.22, 0.18, 0.13], [0.10, 0.10, 0.10]];
-        let kind = if random.next() % 5 < 2 { Kind::Motorbike } else { Kind::Person };
+        let kind = if random.next() % 5 < 2 && crowd != Crowd::Far { Kind::Motorbike } else { Kind::Person };
         let direction = if random.next().is_multiple_of(2) { Direction::ToRight } else { Direction::ToLeft };
         let (near, far) = scene.crossing_depths();
         let (depth, lean) = match kind {
@@ -66,7 +75,7 @@ impl Thing {
             Kind::Person => random.between(1.25, 1.6) * (depth / 12.0).clamp(1.0, 2.0),
             Kind::Motorbike => random.between(5.5, 8.5),
         };
-        Self {
+        let mut thing = Self {
             kind,
             direction,
             start_s,
@@ -74,10 +83,28 @@ impl Thing {
             depth_from: depth - lean,
             depth_to: depth + lean,
             height_m: random.between(1.58, 1.76),
+            shrink: 1.0,
+            gap: None,
             coat: COATS[random.next() as usize % COATS.len()],
             legs: LEGS[random.next() as usize % LEGS.len()],
             phase: random.between(0.0, 1.0),
+        };
+        if crowd == Crowd::Far {
+            thing.walk_far_away(random, scene);
         }
+        thing
+    }
+
+    /// Makes it a person of some [`FAR_PX`] pixels who is to be seen for some [`FAR_S`] seconds.
+    fn walk_far_away(&mut self, random: &mut Random, scene: &Scene) {
+        let middle = (self.depth_from + self.depth_to) / 2.0;
+        (self.depth_from, self.depth_to) = (middle, middle);
+        let (_, _, scale) = scene.project([0.0, 0.0, middle]);
+        self.shrink = random.between(FAR_PX[0], FAR_PX[1]) / (self.height_m * scale);
+        self.speed = random.between(1.3, 1.7) * self.shrink;
+        let wide = random.between(FAR_S[0], FAR_S[1]) * self.speed * scale;
+        let left = random.between(0.1, 0.9) * (scene.width as f32 - wide);
+        self.gap = Some([left, left + wide]);
     }
 
     /// First and last frame in which it can be seen, and its greatest height in pixels.
@@ -88,7 +115,8 @@ impl Thing {
         let mut height_px = 0.0f32;
         for n in first..last {
             let Some((left, right, tall)) = self.extent(scene, n as f64 / fps as f64) else { continue };
-            if right >= 0.0 && left < scene.width as f32 {
+            let [first_px, end_px] = self.gap.unwrap_or([0.0, scene.width as f32]);
+            if right >= first_px && left < end_px {
                 span = Some((span.map_or(n, |(from, _)| from), n));
                 height_px = height_px.max(tall);
             }
@@ -100,6 +128,8 @@ impl Thing {
     pub fn draw(&self, canvas: &mut Canvas<'_>, scene: &Scene, broken: Option<usize>, at_s: f64) {
         let Some(foot) = self.foot(scene, at_s) else { return };
         let (x, y, scale) = scene.project(foot);
+        let scale = scale * self.shrink;
+        canvas.show_only(self.gap);
         let light = scene.light_at([foot[0], 1.0, foot[2]], broken);
         let forward = self.forward();
         canvas.shade(x, y, 0.45 * scale, 0.10 * scale, 0.55);
@@ -124,6 +154,7 @@ impl Thing {
             canvas.glow(front, y - 0.86 * scale, 0.34 * scale, 0.30 * scale, 210.0, [-6.0, 2.0]);
             canvas.glow(back, y - 0.66 * scale, 0.12 * scale, 0.10 * scale, 70.0, [-12.0, 70.0]);
         }
+        canvas.show_only(None);
     }
 
     fn forward(&self) -> f32 {
@@ -143,19 +174,24 @@ impl Thing {
     /// Where it stands; None before and after its way.
     fn foot(&self, scene: &Scene, at_s: f64) -> Option<[f32; 3]> {
         let passed = (at_s - self.start_s) as f32;
-        // From just outside the picture to just outside on the other side.
-        let wide = scene.half_width_m(self.depth_from.max(self.depth_to)) + self.reach_m();
-        let way = passed * self.speed;
+        // From just outside what it is seen in to just outside on the other side.
+        let reach = self.reach_m() * self.shrink;
+        let (middle, half) = match self.gap {
+            None => (0.0, scene.half_width_m(self.depth_from.max(self.depth_to))),
+            Some(gap) => scene.span_m(gap, self.depth_from),
+        };
+        let (wide, way) = (half + reach, passed * self.speed);
         if passed < 0.0 || way > 2.0 * wide {
             return None;
         }
         let depth = self.depth_from + (self.depth_to - self.depth_from) * way / (2.0 * wide);
-        Some([self.forward() * (way - wide), 0.0, depth])
+        Some([middle + self.forward() * (way - wide), 0.0, depth])
     }
 
     /// Left, right and height in the picture.
     fn extent(&self, scene: &Scene, at_s: f64) -> Option<(f32, f32, f32)> {
         let (x, _, scale) = scene.project(self.foot(scene, at_s)?);
+        let scale = scale * self.shrink;
         let (ahead, behind) = match self.kind {
             Kind::Person => (PERSON_REACH_M, PERSON_REACH_M),
             Kind::Motorbike => (BIKE_REACH_M, 1.1),
@@ -166,7 +202,7 @@ impl Thing {
 
     fn person(&self, at_s: f64) -> Vec<Stroke> {
         let tall = self.height_m / 1.7;
-        let stride = ((at_s - self.start_s) as f32 * self.speed / 1.35 + self.phase) * TAU;
+        let stride = ((at_s - self.start_s) as f32 * self.speed / self.shrink / 1.35 + self.phase) * TAU;
         let swing = stride.sin();
         let bob = 0.02 * (2.0 * stride).cos();
         let hip = [0.0, 0.88 * tall + bob];
@@ -241,7 +277,44 @@ impl<'a> Canvas<'a> {
     pub fn new(i420: &'a mut [u8], width: usize, height: usize) -> Self {
         let (luma, chroma) = i420.split_at_mut(width * height);
         let (blue, red) = chroma.split_at_mut(width * height / 4);
-        Self { width, height, luma, blue, red }
+        Self { width, height, luma, blue, red, columns: [0, width] }
+    }
+
+    /// Width and height, pixels.
+    pub fn size(&self) -> (f32, f32) {
+        (self.width as f32, self.height as f32)
+    }
+
+    /// Draws between these columns only; None: everywhere.
+    fn show_only(&mut self, columns: Option<[f32; 2]>) {
+        self.columns =
+            columns.map_or([0, self.width], |columns| columns.map(|column| column.max(0.0) as usize));
+    }
+
+    /// A light line.
+    pub fn streak(&mut self, from: [f32; 2], to: [f32; 2], radius: f32, strength: f32) {
+        let (low, high) = ([to[0].min(from[0]), from[1]], [to[0].max(from[0]), to[1]]);
+        let slant = (to[0] - from[0]) / (to[1] - from[1]).max(1.0);
+        self.each(low, high, radius + 1.0, |canvas, px, py| {
+            let middle = from[0] + slant * (py as f32 + 0.5 - from[1]);
+            let cover = (radius + 0.5 - (px as f32 + 0.5 - middle).abs()).clamp(0.0, 1.0);
+            let pixel = &mut canvas.luma[py * canvas.width + px];
+            *pixel = (f32::from(*pixel) + strength * cover).min(235.0) as u8;
+        });
+    }
+
+    /// A round spot of one colour.
+    pub fn dot(&mut self, x: f32, y: f32, radius: f32, color: [f32; 3]) {
+        self.stroke([x, y], [x, y], radius, color);
+    }
+
+    /// Light in a soft ellipse, as bright as what it falls on.
+    pub fn light(&mut self, x: f32, y: f32, wide: f32, tall: f32, strength: f32) {
+        self.each([x - wide, y - tall], [x + wide, y + tall], 0.0, |canvas, px, py| {
+            let near = falloff(px, py, x, y, wide, tall);
+            let pixel = &mut canvas.luma[py * canvas.width + px];
+            *pixel = (16.0 + (f32::from(*pixel) - 16.0) * (1.0 + strength * near)).min(235.0) as u8;
+        });
     }
 
     /// Strokes in order, each lit by `light`; `forward` -1 mirrors them.
@@ -279,7 +352,7 @@ impl<'a> Canvas<'a> {
     }
 
     /// Adds light in a soft ellipse; `tint` is added to Cb and Cr.
-    fn glow(&mut self, x: f32, y: f32, wide: f32, tall: f32, strength: f32, tint: [f32; 2]) {
+    pub fn glow(&mut self, x: f32, y: f32, wide: f32, tall: f32, strength: f32, tint: [f32; 2]) {
         self.each([x - wide, y - tall], [x + wide, y + tall], 0.0, |canvas, px, py| {
             let near = falloff(px, py, x, y, wide, tall);
             let pixel = &mut canvas.luma[py * canvas.width + px];
@@ -312,13 +385,14 @@ impl<'a> Canvas<'a> {
         rim: f32,
         mut draw: impl FnMut(&mut Self, usize, usize),
     ) {
-        let span = |low: f32, high: f32, end: usize| {
-            let from = (low - rim).floor().clamp(0.0, end as f32) as usize;
-            let to = (high + rim).ceil().clamp(0.0, end as f32) as usize;
+        let span = |low: f32, high: f32, [first, end]: [usize; 2]| {
+            let from = (low - rim).floor().clamp(first as f32, end as f32) as usize;
+            let to = (high + rim).ceil().clamp(first as f32, end as f32) as usize;
             from..to
         };
-        for y in span(low[1], high[1], self.height) {
-            for x in span(low[0], high[0], self.width) {
+        let columns = self.columns;
+        for y in span(low[1], high[1], [0, self.height]) {
+            for x in span(low[0], high[0], columns) {
                 draw(self, x, y);
             }
         }

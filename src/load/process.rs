@@ -107,7 +107,8 @@ impl Source {
         match accepted {
             Ok(()) => {
                 *has_failed = false;
-                if let Err(error) = writeln!(self.ledger, "{mark}") {
+                // In one write: whoever is killed in the middle leaves no half line.
+                if let Err(error) = self.ledger.write_all(format!("{mark}\n").as_bytes()) {
                     tracing::error!(%error, "the ledger can't be written");
                 }
             }

@@ -16,7 +16,7 @@
 
 use bytes::Bytes;
 
-use crate::model::Time;
+use crate::model::{Time, VideoCodec};
 
 /// Ticks per second of a run's timeline; the clock rate of H.264 and H.265 over RTP (RFC 6184, 7798).
 pub const TIMESCALE: u32 = 90_000;
@@ -208,6 +208,15 @@ pub fn codec_data(sample_entry: &[u8]) -> Option<&[u8]> {
             return Some(body);
         }
         at = end;
+    }
+}
+
+/// How the video behind a sample entry is encoded.
+pub fn video_codec(sample_entry: &[u8]) -> Option<VideoCodec> {
+    match sample_entry.get(4..8)? {
+        b"avc1" => Some(VideoCodec::H264),
+        b"hvc1" => Some(VideoCodec::H265),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! H.264 access units in, small grey pictures out: what the motion detector looks at.
+//! H.264 or H.265 access units in, small grey pictures out: what the motion detector looks at.
 //!
 //! Owns one decoding pipeline of one camera. Never blocks its caller: what does not fit is skipped
 //! up to the next key frame and counted. A pipeline that fails, ends or silently gives nothing says
@@ -14,11 +14,12 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
-use super::{MediaError, chain, element, error_detail, init};
+use super::{MediaError, chain, element, error_detail, init, parser_and_decoder};
 use crate::limits::{
     ACCESS_UNIT_BYTES_MAX, DECODER_PENDING_FRAMES_MAX, DECODER_SILENT_FRAMES_MIN, DECODER_SILENT_MAX,
     MOTION_QUEUE_MAX,
 };
+use crate::model::{Picture, VideoCodec};
 
 const PIPELINE: &str = "motion";
 
@@ -47,13 +48,17 @@ pub struct GreyDecoder {
     source: gst_app::AppSrc,
     shared: Arc<Shared>,
     watch: StallWatch,
+    codec: VideoCodec,
     skipping: bool,
+    /// Began again in the middle: pictures that need those before are left out up to the next key frame.
+    resumed: bool,
 }
 
 impl GreyDecoder {
-    /// Starts a pipeline for a stream with these parameter sets (`codec_data`: the body of `avcC`).
-    /// Pictures come out of the receiver, `width` by `height`; `width` is a multiple of 4.
+    /// Starts a pipeline for a stream with these parameter sets (`codec_data`: the body of `avcC` or
+    /// `hvcC`). Pictures come out of the receiver, `width` by `height`; `width` is a multiple of 4.
     pub fn start(
+        codec: VideoCodec,
         codec_data: &[u8],
         width: u32,
         height: u32,
@@ -66,12 +71,13 @@ impl GreyDecoder {
         // One place more than pictures may take, so that the fault always has room.
         let (outputs, receiver) = mpsc::channel(MOTION_QUEUE_MAX + 1);
         let shared = Arc::new(Shared::new(outputs));
-        let source = access_unit_source(codec_data);
+        let source = access_unit_source(codec, codec_data);
         let sink = grey_sink(width, height, &shared);
-        let pipeline = build(&source, &sink)?;
+        let pipeline = build(codec, &source, &sink)?;
         watch_bus(&pipeline, &shared);
         // Owned from here on, so that an error on the way stops what was started.
-        let decoder = Self { pipeline, source, shared, watch: StallWatch::default(), skipping: false };
+        let watch = StallWatch::default();
+        let decoder = Self { pipeline, source, shared, watch, codec, skipping: false, resumed: false };
         decoder.pipeline.set_state(gst::State::Playing).map_err(|e| {
             let detail = decoder.shared.fault_detail().unwrap_or_else(|| e.to_string());
             MediaError::Pipeline { pipeline: PIPELINE, detail }
@@ -147,12 +153,14 @@ impl GreyDecoder {
     }
 
     fn must_skip(&mut self, access_unit: &[u8]) -> bool {
+        let picture = self.codec.picture(access_unit);
         if !self.has_room() {
             self.skipping = true;
-        } else if self.skipping && has_idr(access_unit) {
-            self.skipping = false;
+        } else if picture == Some(Picture::RandomAccess) {
+            self.resumed = std::mem::take(&mut self.skipping);
         }
-        self.skipping
+        // A decoder leaves these out where a stream begins, but does not know that it begins again.
+        self.skipping || (self.resumed && picture == Some(Picture::SkippedLeading))
     }
 }
 
@@ -283,9 +291,13 @@ impl StallWatch {
     }
 }
 
-fn access_unit_source(codec_data: &[u8]) -> gst_app::AppSrc {
-    let caps = gst::Caps::builder("video/x-h264")
-        .field("stream-format", "avc")
+fn access_unit_source(codec: VideoCodec, codec_data: &[u8]) -> gst_app::AppSrc {
+    let (name, stream_format) = match codec {
+        VideoCodec::H264 => ("video/x-h264", "avc"),
+        VideoCodec::H265 => ("video/x-h265", "hvc1"),
+    };
+    let caps = gst::Caps::builder(name)
+        .field("stream-format", stream_format)
         .field("alignment", "au")
         .field("codec_data", gst::Buffer::from_slice(codec_data.to_vec()))
         .build();
@@ -332,11 +344,13 @@ fn grey_frame(sample: &gst::Sample, width: usize, height: usize) -> Option<GreyF
     (map.len() == width * height).then(|| GreyFrame { pts_ns, width, height, pixels: map.to_vec() })
 }
 
-fn build(source: &gst_app::AppSrc, sink: &gst_app::AppSink) -> Result<gst::Pipeline, MediaError> {
+fn build(
+    codec: VideoCodec,
+    source: &gst_app::AppSrc,
+    sink: &gst_app::AppSink,
+) -> Result<gst::Pipeline, MediaError> {
     let pipeline = gst::Pipeline::new();
-    let parse = element("h264parse")?;
-    let decode = element("avdec_h264")?;
-    decode.set_property("max-threads", 1i32);
+    let (parse, decode) = parser_and_decoder(codec)?;
     let scale = element("videoscale")?;
     scale.set_property_from_str("method", "bilinear");
     scale.set_property("add-borders", false);
@@ -360,31 +374,29 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
     });
 }
 
-/// True if an access unit (4-byte lengths) holds a slice of a key frame.
-fn has_idr(mut access_unit: &[u8]) -> bool {
-    const IDR: u8 = 5;
-    while let Some((length, rest)) = access_unit.split_first_chunk::<4>() {
-        let length = u32::from_be_bytes(*length) as usize;
-        if rest.first().is_some_and(|header| header & 0x1f == IDR) {
-            return true;
-        }
-        access_unit = rest.get(length..).unwrap_or_default();
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::media::testing::{AvcStream, avc_stream};
+    use crate::media::testing::{EncodedStream, avc_stream, hevc_stream};
 
     const FRAME_NS: u64 = 100_000_000;
 
+    /// Pictures that a decoder of H.265 keeps for itself until it knows that none comes before them.
+    const HELD_BACK: usize = 4;
+
+    /// Pictures of an open group that are shown before its first one.
+    const LEADING: u64 = 2;
+
+    fn held_back(stream: &EncodedStream) -> usize {
+        if stream.codec == VideoCodec::H265 { HELD_BACK } else { 0 }
+    }
+
     /// Pushes with back pressure, as a file reader would, and collects what comes out.
-    fn decode_all(stream: &AvcStream) -> (Vec<DecoderOutput>, GreyDecoder) {
-        let (mut decoder, mut outputs) = GreyDecoder::start(&stream.codec_data, 160, 90).unwrap();
+    fn decode_all(stream: &EncodedStream) -> (Vec<DecoderOutput>, GreyDecoder) {
+        let (mut decoder, mut outputs) =
+            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
         let mut got = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut patience = DECODER_SILENT_MAX / 3;
@@ -406,7 +418,8 @@ mod tests {
             }
         }
         // A pipeline may fail before it takes anything, so the count alone does not say that all was read.
-        while (got.len() < stream.access_units.len()) && Instant::now() < deadline {
+        let expected = stream.access_units.len().saturating_sub(held_back(stream));
+        while got.len() < expected && Instant::now() < deadline {
             match outputs.try_recv() {
                 Ok(output @ DecoderOutput::Fault { .. }) => {
                     got.push(output);
@@ -421,28 +434,68 @@ mod tests {
 
     #[test]
     fn every_access_unit_becomes_a_grey_picture_with_its_time() {
-        let stream = avc_stream(640, 360, 10, 150);
-        let (got, decoder) = decode_all(&stream);
-        assert_eq!(decoder.frames_in(), 150);
-        assert_eq!(decoder.frames_out(), 150);
-        assert_eq!(decoder.frames_skipped() + decoder.frames_dropped(), 0);
-        for (output, (_, pts)) in got.iter().zip(&stream.access_units) {
-            let DecoderOutput::Frame(frame) = output else { panic!("{output:?}") };
-            assert_eq!((frame.pts_ns, frame.width, frame.height), (*pts, 160, 90));
-            assert_eq!(frame.pixels.len(), 160 * 90);
+        for stream in [avc_stream(640, 360, 10, 150), hevc_stream(640, 360, 10, 150)] {
+            let codec = stream.codec;
+            let (got, decoder) = decode_all(&stream);
+            assert_eq!(decoder.frames_in(), 150);
+            assert!(got.len() >= 150 - held_back(&stream), "{codec:?}: {}", got.len());
+            assert_eq!(decoder.frames_skipped() + decoder.frames_dropped(), 0);
+            let mut times: Vec<u64> = stream.access_units.iter().map(|(_, pts)| *pts).collect();
+            times.sort_unstable();
+            for (output, pts) in got.iter().zip(times) {
+                let DecoderOutput::Frame(frame) = output else { panic!("{codec:?}: {output:?}") };
+                assert_eq!((frame.pts_ns, frame.width, frame.height), (pts, 160, 90), "{codec:?}");
+                assert_eq!(frame.pixels.len(), 160 * 90);
+            }
+            let DecoderOutput::Frame(first) = &got[0] else { panic!() };
+            assert!(
+                first.pixels.iter().any(|&p| p > 150) && first.pixels.iter().any(|&p| p < 60),
+                "bars have contrast"
+            );
         }
-        let DecoderOutput::Frame(first) = &got[0] else { panic!() };
-        assert!(
-            first.pixels.iter().any(|&p| p > 150) && first.pixels.iter().any(|&p| p < 60),
-            "bars have contrast"
-        );
+    }
+
+    /// Where a stream of open groups is entered, the pictures that need what was before are left out, no others.
+    #[test]
+    fn a_stream_may_begin_at_any_random_access_point() {
+        let mut stream = hevc_stream(640, 360, 10, 100);
+        let kind = |unit: &(Bytes, u64)| VideoCodec::H265.picture(&unit.0);
+        let is_start = |unit: &(Bytes, u64)| kind(unit) == Some(Picture::RandomAccess);
+        let second = 1 + stream.access_units[1..].iter().position(is_start).expect("a second group");
+        stream.access_units.drain(..second);
+        let left_out: Vec<u64> = stream.access_units[1..]
+            .iter()
+            .take_while(|unit| !is_start(unit))
+            .filter(|unit| kind(unit) == Some(Picture::SkippedLeading))
+            .map(|(_, pts)| *pts)
+            .collect();
+        assert!(!left_out.is_empty(), "an open group has pictures that are shown before its first one");
+        let mut expected: Vec<u64> = stream.access_units.iter().map(|(_, pts)| *pts).collect();
+        expected.retain(|pts| !left_out.contains(pts));
+        expected.sort_unstable();
+        let (mut decoder, mut outputs) =
+            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut got = Vec::new();
+        let mut units = stream.access_units.iter().peekable();
+        while got.len() + HELD_BACK < expected.len() && Instant::now() < deadline {
+            if let Some((access_unit, pts)) = units.next_if(|_| decoder.has_room()) {
+                decoder.push(access_unit.clone(), *pts).unwrap();
+            }
+            match outputs.try_recv() {
+                Ok(DecoderOutput::Frame(frame)) => got.push(frame.pts_ns),
+                Ok(fault) => panic!("{fault:?}"),
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+        assert!(got.len() + HELD_BACK >= expected.len() && expected.starts_with(&got), "{got:?}");
     }
 
     #[test]
     fn a_pipeline_that_gives_nothing_is_a_fault_once() {
         let delimiter = Bytes::from_static(&[0, 0, 0, 2, 9, 0xf0]);
         let stream = avc_stream(640, 360, 10, 1);
-        let mut only_delimiters = AvcStream { codec_data: stream.codec_data, access_units: Vec::new() };
+        let mut only_delimiters = EncodedStream { access_units: Vec::new(), ..stream };
         for n in 0..200 {
             only_delimiters.access_units.push((delimiter.clone(), n * FRAME_NS));
         }
@@ -455,7 +508,8 @@ mod tests {
     fn bytes_that_are_no_video_are_a_fault() {
         let stream = avc_stream(640, 360, 10, 1);
         for codec_data in [vec![], vec![1, 2, 3], stream.codec_data] {
-            let junk = AvcStream {
+            let junk = EncodedStream {
+                codec: stream.codec,
                 codec_data,
                 access_units: (0..200).map(|n| (Bytes::from(vec![0xa5; 2000]), n * FRAME_NS)).collect(),
             };
@@ -466,9 +520,15 @@ mod tests {
 
     #[test]
     fn a_decoder_that_falls_behind_skips_to_a_key_frame_and_goes_on() {
-        let stream = avc_stream(1280, 720, 10, 400);
+        for stream in [avc_stream(1280, 720, 10, 400), hevc_stream(1280, 720, 10, 400)] {
+            falls_behind(stream);
+        }
+    }
+
+    fn falls_behind(stream: EncodedStream) {
         let (flood, calm) = stream.access_units.split_at(300);
-        let (mut decoder, mut outputs) = GreyDecoder::start(&stream.codec_data, 160, 90).unwrap();
+        let (mut decoder, mut outputs) =
+            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
         for (access_unit, pts) in flood {
             decoder.push(access_unit.clone(), *pts).expect("a burst is no fault");
         }
@@ -482,15 +542,17 @@ mod tests {
             }
             decoder.push(access_unit.clone(), *pts).unwrap();
         }
-        while last_pts < calm[calm.len() - 1].1 && Instant::now() < deadline {
+        let last = calm[calm.len() - 1 - held_back(&stream)].1;
+        while last_pts < last && Instant::now() < deadline {
             match outputs.try_recv() {
                 Ok(DecoderOutput::Frame(frame)) => last_pts = frame.pts_ns,
                 Ok(fault) => panic!("{fault:?}"),
                 Err(_) => std::thread::yield_now(),
             }
         }
-        assert_eq!(last_pts, calm[calm.len() - 1].1);
-        assert!(decoder.frames_skipped() - skipped < 20, "skips only up to the next key frame");
+        assert!(last_pts >= last, "{:?}: {last_pts}", stream.codec);
+        let skipped = decoder.frames_skipped() - skipped;
+        assert!(skipped < 20 + LEADING, "{skipped}: skips only up to the next key frame");
     }
 
     #[test]
@@ -519,19 +581,6 @@ mod tests {
             // A camera that was away for a minute between two frames.
             let at = start + Duration::from_secs(n * 60);
             assert_eq!(watch.check(Counts { offered: n, taken: n, out: 0 }, at), None);
-        }
-    }
-
-    #[test]
-    fn a_key_frame_is_known_by_its_slices() {
-        for (access_unit, expected) in [
-            (&[0, 0, 0, 2, 9, 0xf0, 0, 0, 0, 2, 0x65, 1][..], true),
-            (&[0, 0, 0, 2, 0x41, 1][..], false),
-            (&[0, 0, 0, 200, 0x41, 1][..], false),
-            (&[0, 0][..], false),
-            (&[][..], false),
-        ] {
-            assert_eq!(has_idr(access_unit), expected, "{access_unit:?}");
         }
     }
 }

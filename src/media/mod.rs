@@ -11,6 +11,8 @@ pub mod still;
 use gst::prelude::*;
 use gstreamer as gst;
 
+use crate::model::VideoCodec;
+
 /// Why GStreamer did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
@@ -40,6 +42,16 @@ fn element(name: &'static str) -> Result<gst::Element, MediaError> {
     gst::ElementFactory::make(name).build().map_err(|_| MediaError::ElementMissing { element: name })
 }
 
+/// Parser and decoder of a codec. The decoder takes one thread: a box has many cameras and few cores.
+fn parser_and_decoder(codec: VideoCodec) -> Result<(gst::Element, gst::Element), MediaError> {
+    let (parse, decode) = match codec {
+        VideoCodec::H264 => (element("h264parse")?, element("avdec_h264")?),
+        VideoCodec::H265 => (element("h265parse")?, element("avdec_h265")?),
+    };
+    decode.set_property("max-threads", 1i32);
+    Ok((parse, decode))
+}
+
 /// Adds `elements` to `pipeline` and links them in order.
 fn chain(pipeline: &gst::Pipeline, name: &'static str, elements: &[&gst::Element]) -> Result<(), MediaError> {
     let failed = |e: gst::glib::BoolError| MediaError::Pipeline { pipeline: name, detail: e.to_string() };
@@ -65,31 +77,60 @@ pub(crate) mod testing {
     use gstreamer as gst;
     use gstreamer_app as gst_app;
 
-    pub struct AvcStream {
+    use crate::model::VideoCodec;
+
+    pub struct EncodedStream {
+        pub codec: VideoCodec,
         pub codec_data: Vec<u8>,
         pub access_units: Vec<(Bytes, u64)>,
     }
 
     /// Moving bars as H.264 with a key frame every 2 s.
-    pub fn avc_stream(width: u32, height: u32, fps: u32, frames: u32) -> AvcStream {
+    pub fn avc_stream(width: u32, height: u32, fps: u32, frames: u32) -> EncodedStream {
+        let encoder = format!(
+            "x264enc tune=zerolatency speed-preset=ultrafast key-int-max={} ! h264parse ! \
+             video/x-h264,stream-format=avc,alignment=au",
+            fps * 2
+        );
+        encoded(VideoCodec::H264, &encoder, width, height, fps, frames)
+    }
+
+    /// Moving bars as H.265 in open groups: every 2 s a CRA picture, with two pictures behind it that are shown
+    /// before it and need the group before.
+    pub fn hevc_stream(width: u32, height: u32, fps: u32, frames: u32) -> EncodedStream {
+        let gop = fps * 2;
+        let encoder = format!(
+            "x265enc speed-preset=ultrafast log-level=0 option-string=\"open-gop=1:keyint={gop}:min-keyint={gop}\
+             :scenecut=0:bframes=2:b-adapt=0:rc-lookahead=5:pools=1:frame-threads=1\" ! h265parse ! \
+             video/x-h265,stream-format=hvc1,alignment=au"
+        );
+        encoded(VideoCodec::H265, &encoder, width, height, fps, frames)
+    }
+
+    fn encoded(
+        codec: VideoCodec,
+        encoder: &str,
+        width: u32,
+        height: u32,
+        fps: u32,
+        frames: u32,
+    ) -> EncodedStream {
         let samples = run_to_end(&format!(
             "videotestsrc num-buffers={frames} horizontal-speed=2 ! \
              video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 ! \
-             x264enc tune=zerolatency speed-preset=ultrafast key-int-max={} ! h264parse ! \
-             video/x-h264,stream-format=avc,alignment=au ! appsink name=out sync=false",
-            fps * 2
+             {encoder} ! appsink name=out sync=false"
         ));
         let caps = samples[0].caps().expect("samples have caps").to_owned();
         let codec_data = caps.structure(0).unwrap().get::<gst::Buffer>("codec_data").unwrap();
+        let first_pts = samples[0].buffer().unwrap().pts().unwrap();
         let access_units = samples.iter().map(|sample| {
             let buffer = sample.buffer().unwrap();
             let bytes = buffer.map_readable().unwrap().to_vec();
-            (Bytes::from(bytes), buffer.pts().unwrap().nseconds())
+            // An encoder that reorders begins far from zero.
+            (Bytes::from(bytes), (buffer.pts().unwrap() - first_pts).nseconds())
         });
-        AvcStream {
-            codec_data: codec_data.map_readable().unwrap().to_vec(),
-            access_units: access_units.collect(),
-        }
+        let codec_data = codec_data.map_readable().unwrap().to_vec();
+        EncodedStream { codec, codec_data, access_units: access_units.collect() }
     }
 
     /// All pictures of an MP4 file, small and grey.

@@ -7,6 +7,7 @@ mod coverage;
 mod event;
 mod ids;
 pub mod merkle;
+mod nal;
 mod place;
 mod purpose;
 mod ranges;
@@ -18,6 +19,7 @@ pub use event::{
     Lamp, LampReason, Motion, MotionPhase, Previous, RunCommitment, Source, Status, Still, SyncState, Video,
 };
 pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId};
+pub use nal::{Picture, VideoCodec};
 pub use place::{Area, Device, DeviceKind, FormerName, Point, Site, View, distance_m};
 pub use purpose::{PURPOSE_HEADER, purpose_from_header, purpose_to_header};
 pub use ranges::Ranges;

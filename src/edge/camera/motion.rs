@@ -12,11 +12,12 @@ use super::metrics::CameraMetrics;
 use super::session::AccessUnit;
 use super::timing::{Mapping, ticks_ns};
 use crate::edge::fmp4::{self, Track};
-use crate::model::{ClockQuality, Time};
+use crate::model::{ClockQuality, Time, VideoCodec};
 
 /// One connection's stream, as a decoder wants to know it.
 #[derive(Debug)]
 pub struct Stream {
+    pub codec: VideoCodec,
     pub codec_data: Vec<u8>,
 }
 
@@ -67,7 +68,8 @@ impl MotionFeed {
 
     pub fn track(&mut self, track: &Track) {
         let codec_data = fmp4::codec_data(&track.sample_entry).unwrap_or_default().to_vec();
-        self.stream = Some(Arc::new(Stream { codec_data }));
+        let codec = fmp4::video_codec(&track.sample_entry);
+        self.stream = codec.map(|codec| Arc::new(Stream { codec, codec_data }));
         self.awaits_sync = true;
     }
 

@@ -21,6 +21,7 @@ use crate::edge::config::MotionConfig;
 use crate::edge::motion::{MotionChange, MotionDetector};
 use crate::edge::outbox::{NewEvent, Outbox};
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, CLIP_SECONDS_MAX};
+use crate::media::MediaError;
 use crate::media::decode::{DecoderOutput, GreyDecoder, GreyFrame};
 use crate::model::{ClockQuality, DeviceId, EventData, Fault, FaultPhase, Motion, MotionPhase, Time};
 
@@ -135,7 +136,8 @@ impl MotionWorker {
         self.stop_decoder().await;
         let stream = unit.stream.clone();
         let started = tokio::task::spawn_blocking(move || {
-            GreyDecoder::start(&stream.codec_data, GREY_WIDTH, GREY_HEIGHT).map(|made| (stream, made))
+            let made = GreyDecoder::start(stream.codec, &stream.codec_data, GREY_WIDTH, GREY_HEIGHT)?;
+            Ok::<_, MediaError>((stream, made))
         });
         match started.await.expect("starting a decoder does not panic") {
             Ok((stream, (decoder, outputs))) => {
@@ -315,6 +317,7 @@ mod tests {
     use super::*;
     use crate::edge::camera::CamerasMetrics;
     use crate::media::testing::avc_stream;
+    use crate::model::VideoCodec;
 
     const SECOND_NS: u64 = 1_000_000_000;
 
@@ -345,7 +348,7 @@ mod tests {
     #[tokio::test]
     async fn motion_without_end_becomes_spans_that_touch() {
         let (mut worker, _said, mut jobs) = worker();
-        let stream = Arc::new(Stream { codec_data: Vec::new() });
+        let stream = Arc::new(Stream { codec: VideoCodec::H264, codec_data: Vec::new() });
         worker.remember(&unit(&stream, Bytes::new(), true, 0));
         worker.change(MotionChange::Start { at_ns: 10 * SECOND_NS, score: 0.1 }).await;
         for second in 10..300 {
@@ -370,8 +373,8 @@ mod tests {
         let (inputs, queue) = mpsc::channel(crate::limits::MOTION_QUEUE_MAX);
         let task = tokio::spawn(worker.run(queue));
         let video = avc_stream(320, 180, 10, 20);
-        let broken = Arc::new(Stream { codec_data: video.codec_data.clone() });
-        let whole = Arc::new(Stream { codec_data: video.codec_data });
+        let broken = Arc::new(Stream { codec: video.codec, codec_data: video.codec_data.clone() });
+        let whole = Arc::new(Stream { codec: video.codec, codec_data: video.codec_data });
         let mut phases = Vec::new();
         // A camera of 50 pictures a second, for a minute at most.
         let mut pace = tokio::time::interval(Duration::from_millis(20));

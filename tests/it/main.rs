@@ -10,6 +10,7 @@ mod footage;
 mod layers;
 mod makes;
 mod parsers;
+mod probe;
 mod proxy;
 mod reindex;
 mod traps;

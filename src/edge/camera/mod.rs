@@ -18,6 +18,7 @@ mod motion;
 mod motion;
 #[cfg(feature = "media")]
 mod motion_worker;
+pub mod probe;
 mod recorder;
 mod relay;
 mod session;

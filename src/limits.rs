@@ -195,6 +195,13 @@ pub const CAMERA_CONNECT_MAX: Duration = Duration::from_secs(10);
 /// How long a camera may send pictures before the first that can be recorded: parameter sets must have come, and a
 /// key frame. Cameras that save bits put up to 16 s between two key frames.
 pub const CAMERA_KEY_FRAME_WAIT: Duration = Duration::from_secs(60);
+/// One message of a camera's ONVIF metadata stream: its bytes, XML nodes, objects of a picture, characters of a name.
+pub const METADATA_BYTES_MAX: usize = 256 << 10;
+pub const METADATA_NODES_MAX: u32 = 20_000;
+pub const METADATA_OBJECTS_MAX: usize = 200;
+pub const METADATA_TEXT_CHARS_MAX: usize = 200;
+/// A stream that broke while metadata came with it is taken without them for this long.
+pub const METADATA_PAUSE: Duration = Duration::from_secs(3600);
 /// `camnet edge probe`: longest that it watches, how long it waits for a key frame that shows where parameter sets
 /// come from, and addresses at which it looks for a smaller picture.
 pub const PROBE_SECONDS_MAX: u64 = 600;

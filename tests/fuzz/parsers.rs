@@ -37,6 +37,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("wire_status", wire_status),
     ("wire_places", wire_places),
     ("purpose_header", purpose_header),
+    ("onvif_metadata", onvif_metadata),
     ("registry_toml", registry_toml),
     ("edge_toml", edge_toml),
     ("hub_toml", hub_toml),
@@ -109,6 +110,15 @@ fn wire_topic(bytes: &[u8]) {
 fn wire_status(bytes: &[u8]) {
     let Ok(status) = BoxStatus::from_json(bytes) else { return };
     assert_eq!(BoxStatus::from_json(&status.to_json()).expect("our own words"), status);
+}
+
+fn onvif_metadata(bytes: &[u8]) {
+    let Ok(metadata) = edge::camera::onvif::parse(bytes) else { return };
+    for object in metadata.frames.iter().flat_map(|frame| &frame.objects) {
+        let Some(area) = object.area else { continue };
+        assert!(0.0 <= area.left && area.left <= area.right && area.right <= 1.0);
+        assert!(0.0 <= area.top && area.top <= area.bottom && area.bottom <= 1.0);
+    }
 }
 
 fn wire_places(bytes: &[u8]) {

@@ -167,8 +167,10 @@ pub struct Behaviour {
     pub jump: Option<(usize, u32)>,
     /// What is described at `/cam_sub`.
     pub sub_stream: Option<Arc<Clip>>,
-    /// Messages of an ONVIF metadata stream, one behind each so many access units.
+    /// Messages of an ONVIF metadata stream, one behind each tenth access unit.
     pub metadata: Vec<String>,
+    /// The RTP time changes inside a message.
+    pub metadata_torn: bool,
     pub fault: Fault,
 }
 
@@ -192,6 +194,7 @@ impl Behaviour {
             jump: None,
             sub_stream: None,
             metadata: Vec::new(),
+            metadata_torn: false,
             fault: Fault::None,
         }
     }
@@ -520,6 +523,7 @@ impl Client {
         };
         let parts: Vec<&[u8]> = message.as_bytes().chunks(PACKET_BYTES_MAX).collect();
         for (i, part) in parts.iter().enumerate() {
+            let time = if self.behaviour.metadata_torn { time + i as u32 } else { time };
             let packet = track.packet(part, time, i + 1 == parts.len());
             track.send(&mut self.stream, &packet).await?;
         }

@@ -34,6 +34,7 @@ const NAMED_BY: &[(&str, &str)] = &[
     ("rmqtt::", "src/broker"),
     ("gstreamer", "src/media/"),
     ("retina::", "src/edge/camera"),
+    ("roxmltree::", "src/edge/camera/onvif"),
     ("sled::", "src/hub/catalog/embedded"),
     ("tokio_modbus", "src/edge/lamp"),
 ];

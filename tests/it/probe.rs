@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::bad_camera::{BadCamera, Behaviour, Clip, Fault, Takes};
-use crate::world::{camnet, free_port};
+use crate::world::{camnet, free_port, root};
 
 /// What the probe said, and whether it ended with success.
 struct Said {
@@ -127,6 +127,48 @@ async fn what_is_wrong_is_said_with_what_to_do_and_the_exit_code_is_1() {
     let secret = probe("rtsp://viewer:secret@127.0.0.1/cam".into(), Vec::new()).await;
     assert!(!secret.success && secret.finding("wrong", "--password-file"));
     assert!(!format!("{}{}", secret.report, secret.errors).contains("secret"), "{:#}", secret.report);
+}
+
+/// As cameras say it, from the seeds of the parser; the last with the time of now.
+fn metadata_messages() -> Vec<String> {
+    let seed = |name: &str| {
+        let bytes = std::fs::read(root().join("tests/fuzz/corpus/onvif_metadata").join(name)).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    let objects = seed("axis_objects");
+    let now = jiff::Timestamp::now().to_string();
+    vec![seed("dahua_alarm"), seed("axis_field"), objects.replace("2026-03-01T17:00:03.040Z", &now)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_stream_of_a_camera_is_read_beside_the_video() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = Clip::encode(dir.path(), "320x180", 2, 0);
+    for takes in [Takes::Tcp, Takes::Udp] {
+        let talks = Behaviour { metadata: metadata_messages(), takes, ..good(&clip) };
+        let said = probe_camera(talks).await;
+        let watched = &said.report["watched"];
+        assert!(said.success, "{:#}", said.report);
+        assert_eq!(watched["metadata_messages"], 3, "{watched}");
+        assert_eq!((watched["motion_notices"].as_u64(), watched["objects"].as_u64()), (Some(3), Some(2)));
+        let late_ms = number(&watched["metadata_late_ms"]);
+        assert!((0.0..30_000.0).contains(&late_ms), "{watched}");
+        // It is the video's sender reports that tell the clock.
+        assert!(number(&watched["clock_offset_ms"]).abs() < 200.0, "{watched}");
+        assert!(said.finding("good", "3 messages with 3 motion notices and 2 objects"), "{:#}", said.report);
+    }
+    let refused =
+        Behaviour { metadata: vec!["<MetadataStream>".into(), metadata_messages().remove(0)], ..good(&clip) };
+    let said = probe_camera(refused).await;
+    assert!(said.success && said.finding("worth_knowing", "1 messages were read, 1 can't be read"));
+
+    // What is wrong with it must not take the recording along.
+    let large = format!("<MetadataStream><!--{}--></MetadataStream>", "x".repeat(5_000));
+    let torn = Behaviour { metadata: vec![large], metadata_torn: true, ..good(&clip) };
+    let said = probe_camera(torn).await;
+    assert!(said.success, "{:#}", said.report);
+    assert!(said.finding("worth_knowing", "metadata stream breaks the connection"), "{:#}", said.report);
+    assert!(number(&said.report["watched"]["pictures"]) > 50.0, "{:#}", said.report);
 }
 
 #[tokio::test(flavor = "multi_thread")]

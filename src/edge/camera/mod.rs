@@ -18,6 +18,7 @@ mod motion;
 mod motion;
 #[cfg(feature = "media")]
 mod motion_worker;
+pub mod onvif;
 pub mod probe;
 mod recorder;
 mod relay;
@@ -219,7 +220,7 @@ async fn connect_again_and_again(
             backoff = BACKOFF_FIRST;
         }
         if ways.learn(&error) {
-            tracing::warn!(device = %camera.id, "camera confuses keep-alives; from now on a relay answers them in its place");
+            tracing::warn!(device = %camera.id, relay = ways.relay, "camera is taken another way from now on");
             continue;
         }
         tokio::select! {

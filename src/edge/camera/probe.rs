@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::session::{self, AccessUnit, SenderReport, SessionError, SessionItem, Ways};
+use super::session::{self, AccessUnit, MetadataMessage, SenderReport, SessionError, SessionItem, Ways};
 use crate::edge::config::{CameraConfig, Transport};
 use crate::edge::fmp4::{self, TIMESCALE, Track};
 use crate::limits::{
@@ -94,6 +94,15 @@ pub struct Watched {
     pub time_jumps: u64,
     /// Seconds of the pictures' time for each second here.
     pub time_speed: Option<f64>,
+    /// Messages of its ONVIF metadata stream; those that can't be read; what the others say.
+    pub metadata_messages: u64,
+    pub metadata_refused: u64,
+    pub motion_notices: u64,
+    pub objects: u64,
+    /// How late the newest message came, less what the camera's clock is off where that is known.
+    pub metadata_late_ms: Option<i64>,
+    /// A connection with the metadata stream broke, the next one without it did not.
+    pub metadata_breaks: bool,
     /// Its answers to keep-alives had to be given in its place.
     pub confuses_keep_alives: bool,
 }
@@ -154,7 +163,7 @@ pub async fn probe(camera: &CameraConfig, seconds: Duration) -> Report {
 async fn look(camera: &CameraConfig, seconds: Duration, report: &mut Report) -> Result<(), Finding> {
     let url = session::camera_url(&camera.url).map_err(|error| wrong(format!("{error}; {URL_HELP}")))?;
     greet(&url, report).await?;
-    let mut ways = Ways::default();
+    let mut ways = Ways::with_metadata();
     let described = session::describe(camera, &ways).await;
     let (described, _) = described.map_err(|error| wrong(why_not_described(camera, report, &error)))?;
     report.streams = described.streams().iter().map(stream_seen).collect();
@@ -165,7 +174,7 @@ async fn look(camera: &CameraConfig, seconds: Duration, report: &mut Report) -> 
 
     let watch = watch(camera, &mut ways, seconds).await;
     report.transport = watch.began.then_some(if ways.udp { "udp" } else { "tcp" });
-    let measured = watch.measured(seconds, ways.relay);
+    let measured = watch.measured(seconds, &ways);
     if let Some(track) = &watch.track {
         let seen = &mut report.streams[video];
         (seen.width, seen.height) = (Some(track.width), Some(track.height));
@@ -356,6 +365,11 @@ struct Watch {
     time_jumps: u64,
     sender_reports: u64,
     clock_offset_ms: Option<i64>,
+    metadata_messages: u64,
+    metadata_refused: u64,
+    metadata_late_ms: Option<i64>,
+    motion_notices: u64,
+    objects: u64,
     failed: Option<SessionError>,
 }
 
@@ -410,6 +424,22 @@ impl Watch {
             SessionItem::Track(track) => self.track = Some(track),
             SessionItem::Unit(unit) => self.unit(&unit),
             SessionItem::SenderReport(report) => self.report(report),
+            SessionItem::Metadata(message) => self.metadata(&message),
+        }
+    }
+
+    fn metadata(&mut self, message: &MetadataMessage) {
+        let Ok(metadata) = &message.content else {
+            self.metadata_refused += 1;
+            return;
+        };
+        self.metadata_messages += 1;
+        self.motion_notices += metadata.notices.len() as u64;
+        self.objects += metadata.frames.iter().map(|frame| frame.objects.len() as u64).sum::<u64>();
+        let frames = metadata.frames.iter().filter_map(|frame| frame.utc);
+        if let Some(newest) = metadata.notices.iter().filter_map(|notice| notice.utc).chain(frames).max() {
+            let late_ms = message.arrived.as_millisecond() - newest.as_millisecond();
+            self.metadata_late_ms = Some(late_ms + self.clock_offset_ms.unwrap_or(0));
         }
     }
 
@@ -439,7 +469,7 @@ impl Watch {
         self.clock_offset_ms = Some(report.time.as_millisecond() - report.arrived.as_millisecond());
     }
 
-    fn measured(&self, seconds: Duration, confuses_keep_alives: bool) -> Watched {
+    fn measured(&self, seconds: Duration, ways: &Ways) -> Watched {
         let (first, last) = (self.first.unwrap_or_default(), self.last.unwrap_or_default());
         let here_s = last.1.duration_since(first.1).as_secs_f64();
         let there_s = (last.0 - first.0) as f64 / f64::from(TIMESCALE);
@@ -462,7 +492,13 @@ impl Watch {
             clock_offset_ms: self.clock_offset_ms,
             time_jumps: self.time_jumps,
             time_speed: (here_s > 1.0 && self.time_jumps == 0).then(|| there_s / here_s),
-            confuses_keep_alives,
+            metadata_messages: self.metadata_messages,
+            metadata_refused: self.metadata_refused,
+            motion_notices: self.motion_notices,
+            objects: self.objects,
+            metadata_late_ms: self.metadata_late_ms,
+            metadata_breaks: ways.is_without_metadata(),
+            confuses_keep_alives: ways.relay,
         }
     }
 }
@@ -559,9 +595,12 @@ fn judge(
     if streams.iter().any(|stream| stream.media == "audio") {
         findings.push(note("it sends audio"));
     }
-    if streams.iter().any(|stream| stream.codec.starts_with("vnd.onvif.metadata")) {
-        findings.push(good("it has an ONVIF metadata stream: what it sees itself can be used"));
-    }
+    findings.extend(
+        streams
+            .iter()
+            .find(|s| s.codec.starts_with("vnd.onvif.metadata"))
+            .map(|stream| judge_metadata(stream, seen)),
+    );
     findings
 }
 
@@ -608,6 +647,28 @@ fn judge_pictures(stream: Option<&StreamSeen>, seen: &Watched) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+/// What the camera's own analysis is worth.
+fn judge_metadata(stream: &StreamSeen, seen: &Watched) -> Finding {
+    let (messages, notices, objects) = (seen.metadata_messages, seen.motion_notices, seen.objects);
+    if stream.codec != "vnd.onvif.metadata" {
+        return note(format!("its metadata stream is compressed ({}), which is not read", stream.codec));
+    }
+    if seen.metadata_breaks {
+        return note("its ONVIF metadata stream breaks the connection; the box records without it");
+    }
+    match (messages, seen.metadata_refused) {
+        (0, 0) => note(
+            "it has an ONVIF metadata stream, which said nothing; switch motion detection on in the camera, and walk",
+        ),
+        (_, 0) => good(format!(
+            "ONVIF metadata: {messages} messages with {notices} motion notices and {objects} objects"
+        )),
+        (_, refused) => note(format!(
+            "ONVIF metadata: {messages} messages were read, {refused} can't be read; update the camera's firmware"
+        )),
+    }
 }
 
 fn judge_time(seen: &Watched) -> Vec<Finding> {

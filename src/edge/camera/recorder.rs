@@ -134,6 +134,13 @@ impl Recorder {
             Input::Item(SessionItem::Track(track)) => self.take_track(track).await,
             Input::Item(SessionItem::Unit(unit)) => self.take_unit(unit).await,
             Input::Item(SessionItem::SenderReport(report)) => self.take_report(report),
+            Input::Item(SessionItem::Metadata(message)) => match message.content {
+                Ok(_) => self.metrics.metadata_messages.inc(),
+                Err(error) => {
+                    self.metrics.metadata_refused.inc();
+                    tracing::debug!(device = %self.device, %error, "metadata not taken");
+                }
+            },
             Input::Lost { cause, detail } => self.lost(cause, detail).await,
         }
     }

@@ -19,10 +19,11 @@ use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::onvif::{self, Metadata, OnvifError};
 use super::relay::Relay;
 use crate::edge::config::{CameraConfig, Transport};
 use crate::edge::fmp4::{self, Track};
-use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT};
+use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT, METADATA_PAUSE};
 use crate::model::Time;
 
 /// What a connection yields, in order.
@@ -32,6 +33,17 @@ pub enum SessionItem {
     Track(Track),
     Unit(AccessUnit),
     SenderReport(SenderReport),
+    /// Only to who asked, see [`Ways::with_metadata`].
+    Metadata(MetadataMessage),
+}
+
+/// One message of the camera's ONVIF metadata stream.
+#[derive(Debug)]
+pub struct MetadataMessage {
+    /// When its first packet arrived, by the box's clock; what is in it tells the time by the camera's.
+    pub arrived: Time,
+    /// What it says, or why it can't be read: then it is counted and left out.
+    pub content: Result<Metadata, OnvifError>,
 }
 
 /// One access unit, in decode order.
@@ -141,15 +153,39 @@ pub struct Ways {
     pub relay: bool,
     /// It refused TCP.
     pub udp: bool,
+    /// Its ONVIF metadata stream is wanted, where it has one.
+    ask_metadata: bool,
+    /// The connection has that stream.
+    has_metadata: bool,
+    /// A connection with that stream broke: until then, the recording goes before it.
+    no_metadata_until: Option<Instant>,
 }
 
 impl Ways {
+    /// For who wants the metadata stream as well.
+    pub fn with_metadata() -> Self {
+        Self { ask_metadata: true, ..Self::default() }
+    }
+
+    /// The metadata stream is left out because a connection with it broke.
+    pub fn is_without_metadata(&self) -> bool {
+        self.no_metadata_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Learns from how a connection ended; true if the next one goes another way and need not wait. Datagrams do
     /// not pass through the relay: over UDP nothing helps.
     pub fn learn(&mut self, error: &SessionError) -> bool {
-        let is_new = error.is_keep_alive() && !self.relay && !self.udp;
-        self.relay |= is_new;
-        is_new
+        if error.is_keep_alive() {
+            let is_new = !self.relay && !self.udp;
+            self.relay |= is_new;
+            return is_new;
+        }
+        // retina does not tell by which of two streams it was, and an odd message is an error to it.
+        let by_metadata = matches!(error, SessionError::Broken(_)) && self.has_metadata;
+        if by_metadata {
+            self.no_metadata_until = Some(Instant::now() + METADATA_PAUSE);
+        }
+        by_metadata
     }
 }
 
@@ -197,10 +233,15 @@ pub async fn run_once(
                 start.check(track.is_some(), frame.is_random_access_point())?;
                 send(items, SessionItem::Unit(unit_of(frame)?), shutdown).await?;
             }
-            CodecItem::Rtcp(packet) => {
+            CodecItem::Rtcp(packet) if packet.stream_id() == stream => {
                 if let Some(report) = report_of(&packet) {
                     send(items, SessionItem::SenderReport(report), shutdown).await?;
                 }
+            }
+            CodecItem::MessageFrame(message) => {
+                let arrived = wall(message.ctx().received());
+                let content = onvif::parse(message.data());
+                send(items, SessionItem::Metadata(MetadataMessage { arrived, content }), shutdown).await?;
             }
             _ => {}
         }
@@ -257,6 +298,7 @@ async fn open(camera: &CameraConfig, ways: &mut Ways) -> Result<Opened, SessionE
     let (mut session, relay) = describe(camera, ways).await?;
     let video = video_of(&session).ok_or(SessionError::NoVideo)?;
     set_up_video(&mut session, video, camera, ways).await?;
+    set_up_metadata(&mut session, ways).await;
     let playing = step("play", session.play(play_options())).await?;
     let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
     Ok(Opened { demuxed, video, _relay: relay })
@@ -332,8 +374,25 @@ pub(super) async fn set_up_video(
     }
 }
 
-/// How a further stream is set up beside the video.
-pub(super) fn setup_options(ways: &Ways) -> SetupOptions {
+/// Sets the metadata stream up beside the video, if it is wanted, there, and did no harm lately. A camera that
+/// refuses is recorded without it.
+async fn set_up_metadata(session: &mut Session<Described>, ways: &mut Ways) {
+    ways.has_metadata = false;
+    if !ways.ask_metadata || ways.is_without_metadata() {
+        return;
+    }
+    // The compressed kinds have other names; no common camera sends them.
+    let is_metadata =
+        |s: &retina::client::Stream| s.media() == "application" && s.encoding_name() == "vnd.onvif.metadata";
+    let Some(metadata) = session.streams().iter().position(is_metadata) else { return };
+    match step("set its metadata up", session.setup(metadata, setup_options(ways))).await {
+        Ok(()) => ways.has_metadata = true,
+        Err(error) => tracing::debug!(error = error.in_short(), "no metadata stream"),
+    }
+}
+
+/// How a stream is set up: as the video was.
+fn setup_options(ways: &Ways) -> SetupOptions {
     let transport = match ways.udp {
         true => retina::client::Transport::Udp(UdpTransportOptions::default()),
         false => retina::client::Transport::Tcp(TcpTransportOptions::default()),

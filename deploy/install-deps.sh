@@ -19,7 +19,7 @@ packages=(
 )
 if [ "$what" = test ] || [ "$what" = bench ]; then
   # Real parts that the tests run against.
-  packages+=(ffmpeg mosquitto mosquitto-clients python3 procps)
+  packages+=(ffmpeg mosquitto mosquitto-clients python3 procps vlc-bin vlc-plugin-base)
   . /etc/os-release
   if [ "${ID:-}" = ubuntu ]; then
     # Ubuntu's chromium is a snap, which does not run in a container: the browser test says so there.

@@ -192,6 +192,16 @@ pub const COVERAGE_HEARTBEAT: Duration = Duration::from_secs(300);
 pub const COVERAGE_REPEAT_MAX: usize = 8;
 /// How long one step of opening a camera's connection may take.
 pub const CAMERA_CONNECT_MAX: Duration = Duration::from_secs(10);
+/// How long a camera may send pictures before the first that can be recorded: parameter sets must have come, and a
+/// key frame. Cameras that save bits put up to 16 s between two key frames.
+pub const CAMERA_KEY_FRAME_WAIT: Duration = Duration::from_secs(60);
+/// `camnet edge probe`: longest that it watches, how long it waits for a key frame that shows where parameter sets
+/// come from, and addresses at which it looks for a smaller picture.
+pub const PROBE_SECONDS_MAX: u64 = 600;
+pub const PROBE_SETS_WAIT: Duration = Duration::from_secs(5);
+pub const PROBE_PATHS_MAX: usize = 2;
+/// Largest RTSP message (head and body) that the relay before a camera takes.
+pub const RTSP_MESSAGE_BYTES_MAX: usize = 128 << 10;
 
 // --- hub ---
 /// Events in one durable commit of the hub.

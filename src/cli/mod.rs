@@ -3,6 +3,8 @@
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
 mod journal;
+#[cfg(feature = "edge")]
+mod probe;
 #[cfg(feature = "hub")]
 mod replay;
 mod search;
@@ -57,9 +59,19 @@ struct ConfigArgs {
 
 #[cfg(feature = "edge")]
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct EdgeArgs {
+    #[command(subcommand)]
+    command: Option<EdgeCommand>,
     #[command(flatten)]
-    config: ConfigArgs,
+    config: Option<ConfigArgs>,
+}
+
+#[cfg(feature = "edge")]
+#[derive(Debug, Subcommand)]
+enum EdgeCommand {
+    /// Say what a camera can do and what is wrong with it; exit code 1 where it can't be recorded.
+    Probe(probe::ProbeArgs),
 }
 
 #[cfg(feature = "hub")]
@@ -97,11 +109,14 @@ enum HubCommand {
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         #[cfg(feature = "edge")]
-        Command::Edge(args) => {
+        Command::Edge(EdgeArgs { command: Some(EdgeCommand::Probe(args)), .. }) => probe::run(args).await,
+        #[cfg(feature = "edge")]
+        Command::Edge(EdgeArgs { command: None, config }) => {
             start_logging();
-            let config = crate::edge::config::EdgeConfig::load(&args.config.config)?;
-            if args.config.check {
-                println!("{}: good; box {}", args.config.config.display(), config.box_id);
+            let args = config.expect("clap asks for it where there is no subcommand");
+            let config = crate::edge::config::EdgeConfig::load(&args.config)?;
+            if args.check {
+                println!("{}: good; box {}", args.config.display(), config.box_id);
                 return Ok(());
             }
             let shutdown = until_signal();

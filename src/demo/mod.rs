@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::Edge;
-use crate::edge::config::{CameraConfig, EdgeConfig, HubLink, LampConfig, MotionConfig, RingConfig};
+use crate::edge::config::{CameraConfig, EdgeConfig, HubLink, LampConfig, RingConfig};
 use crate::hub::config::{BoxesConfig, BrokerConfig, EmbeddedBrokerConfig, HubConfig, OfficersConfig};
 use crate::hub::registry::RegistryFile;
 use crate::hub::{self, Hub};
@@ -325,14 +325,7 @@ fn sources(args: &DemoArgs, dir: &Path, server: &RtspServer) -> anyhow::Result<V
     }
     for (n, id) in ids.take(count).enumerate() {
         let id = DeviceId::new(id)?;
-        let mut camera = CameraConfig {
-            id: id.clone(),
-            url: server.url(id.as_str()),
-            user: None,
-            password_file: None,
-            stall: SignedDuration::from_secs(10),
-            motion: MotionConfig::default(),
-        };
+        let mut camera = CameraConfig::new(id.clone(), server.url(id.as_str()));
         if let Some(url) = args.rtsp.get(n) {
             split_credentials(&mut camera, url, dir)?;
         } else if let Some(file) = args.video.get(n) {

@@ -140,11 +140,42 @@ pub struct CameraConfig {
     /// File with the password; only the owner may read it.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// How the packets travel; `auto` takes TCP, and UDP where the camera refuses TCP.
+    #[serde(default)]
+    pub transport: Transport,
     /// A stream that sends no frame for this long is broken.
     #[serde(default = "default_stall")]
     pub stall: SignedDuration,
     #[serde(default)]
     pub motion: MotionConfig,
+}
+
+impl CameraConfig {
+    /// A camera with all defaults, without user and password.
+    pub fn new(id: DeviceId, url: String) -> Self {
+        Self {
+            id,
+            url,
+            user: None,
+            password_file: None,
+            transport: Transport::Auto,
+            stall: default_stall(),
+            motion: MotionConfig::default(),
+        }
+    }
+}
+
+/// How a camera's RTP packets travel (RFC 2326, 12.39).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP; UDP if the camera answers that it has no TCP (461).
+    #[default]
+    Auto,
+    /// Inside the RTSP connection: nothing is lost on the way, nothing needs to pass a firewall.
+    Tcp,
+    /// Datagrams beside it: what the network drops is missing from the recording.
+    Udp,
 }
 
 /// The motion detector of a camera.

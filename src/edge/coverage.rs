@@ -109,6 +109,8 @@ impl Tracker {
         let mut out = Vec::new();
         if let Some(open) = &mut self.open {
             if open.coverage.state == (SpanState::Gap { cause }) {
+                // What is known of it now; the next heartbeat tells it.
+                open.coverage.detail = detail.or(open.coverage.detail.take());
                 return out;
             }
             let end = match open.coverage.state {
@@ -322,6 +324,18 @@ mod tests {
         let beats: Vec<i64> =
             (0..1_000_000).step_by(1_000).filter(|&ms| !t.tick(at(ms)).is_empty()).collect();
         assert_eq!(beats, [5_000, 305_000, 605_000, 905_000]);
+    }
+
+    #[test]
+    fn a_gap_that_goes_on_tells_its_newest_reason() {
+        let mut t = Tracker::default();
+        t.boot(&[], None, at(0));
+        let unreachable = |why: Option<&str>| (GapCause::CameraUnreachable, why.map(str::to_owned));
+        for (gap, told) in [(unreachable(Some("refused")), "refused"), (unreachable(None), "refused")] {
+            assert_eq!(t.gap(gap.0, gap.1, at(1_000)), [], "the same gap");
+            let beat = t.tick(t.open.as_ref().unwrap().due);
+            assert_eq!(beat[0].detail.as_deref(), Some(told));
+        }
     }
 
     #[derive(Debug, Clone)]

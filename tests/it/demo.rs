@@ -170,6 +170,8 @@ async fn readme_commands_are_known_and_work() {
             "make fuzz SECONDS=60" => check_make(&command, ".ci/fuzz \"60\""),
             // The daemons are started for real by every other test; here their files are checked.
             "camnet hub --config /etc/camnet/hub.toml" | "camnet edge --config /etc/camnet/edge.toml" => {}
+            // Wants a camera: tests/it/probe.rs has some.
+            c if c.starts_with("camnet edge probe rtsp://") => {}
             c if c.starts_with("camnet ") => run_here.push(c.to_owned()),
             other => panic!("the README has a command that no test knows: {other}"),
         }
@@ -192,6 +194,7 @@ async fn readme_commands_are_known_and_work() {
 
 /// As `camnet hub init` made it, but for the ports, which another program on this machine may have.
 async fn hub_of_the_readme_starts(etc: &Path) {
+    camnet::tls::install_crypto();
     let config = etc.join("hub.toml");
     let mut text = std::fs::read_to_string(&config).unwrap();
     let officers = free_port();

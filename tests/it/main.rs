@@ -1,5 +1,6 @@
 //! Every integration test, in one binary: real processes, a real broker, real HTTP, on loopback.
 
+mod bad_camera;
 mod bad_input;
 mod chaos;
 mod contracts;
@@ -7,7 +8,9 @@ mod delivery;
 mod demo;
 mod footage;
 mod layers;
+mod makes;
 mod parsers;
+mod probe;
 mod proxy;
 mod reindex;
 mod traps;

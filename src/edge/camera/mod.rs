@@ -18,7 +18,9 @@ mod motion;
 mod motion;
 #[cfg(feature = "media")]
 mod motion_worker;
+pub mod probe;
 mod recorder;
+mod relay;
 mod session;
 mod timing;
 
@@ -35,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::metrics::{CameraMetrics, CamerasMetrics};
 use self::motion::MotionFeed;
 use self::recorder::{Connection, Input, Recorder, chain};
-use self::session::{SessionError, SessionItem};
+use self::session::{SessionError, SessionItem, Ways};
 use super::clip::{self, ClipJob};
 use super::config::{CameraConfig, RingConfig};
 use super::coverage::Tracker;
@@ -199,8 +201,9 @@ async fn connect_again_and_again(
 ) {
     let mut backoff = BACKOFF_FIRST;
     let mut outage = Outage::default();
+    let mut ways = Ways::default();
     while !shutdown.is_cancelled() {
-        let (ended, pictures) = connect(camera, &inputs, metrics, &mut outage, shutdown).await;
+        let (ended, pictures) = connect(camera, &mut ways, &inputs, metrics, &mut outage, shutdown).await;
         metrics.connected.set(0);
         let Err(error) = ended else { continue };
         if matches!(error, SessionError::RecorderGone) {
@@ -214,6 +217,10 @@ async fn connect_again_and_again(
         }
         if pictures > 0 {
             backoff = BACKOFF_FIRST;
+        }
+        if ways.learn(&error) {
+            tracing::warn!(device = %camera.id, "camera confuses keep-alives; from now on a relay answers them in its place");
+            continue;
         }
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -236,6 +243,7 @@ fn log_lost(device: &DeviceId, error: &SessionError, pictures: u64, outage: &mut
 /// One connection; how it ended and how many pictures came.
 async fn connect(
     camera: &CameraConfig,
+    ways: &mut Ways,
     inputs: &mpsc::Sender<Input>,
     metrics: &CameraMetrics,
     outage: &mut Outage,
@@ -261,7 +269,7 @@ async fn connect(
         }
     };
     let session = async {
-        let ended = session::run_once(camera, &items, shutdown).await;
+        let ended = session::run_once(camera, ways, &items, shutdown).await;
         drop(items);
         ended
     };

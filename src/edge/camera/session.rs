@@ -14,17 +14,18 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use retina::client::{
-    Credentials, Demuxed, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions, Session,
-    SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy, Transport,
-    UnassignedChannelDataPolicy,
+    Credentials, Demuxed, Described, InitialSequenceNumberPolicy, InitialTimestampPolicy, PlayOptions,
+    Session, SessionIdPolicy, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
+    UdpTransportOptions, UnassignedChannelDataPolicy,
 };
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoFrame};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::edge::config::CameraConfig;
+use super::relay::Relay;
+use crate::edge::config::{CameraConfig, Transport};
 use crate::edge::fmp4::{self, Track};
-use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX};
+use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT};
 use crate::model::{Picture, Time, VideoCodec};
 
 /// What a connection yields, in order.
@@ -69,10 +70,19 @@ pub enum SessionError {
     Slow { step: &'static str, seconds: u64 },
     #[error("camera can't be asked to {step}")]
     Refused { step: &'static str, source: retina::Error },
+    #[error("transport {asked:?} is refused by the camera; configure transport = \"auto\"")]
+    Transport { asked: &'static str },
     #[error("camera has no H.264 or H.265 video")]
     NoVideo,
     #[error("camera's video parameters can't be used: {0}")]
     Parameters(String),
+    #[error(
+        "pictures come, but {what} within {seconds} s, so they can't be recorded; set the camera's key frame \
+         interval (I frame interval, GOP) to 2 s"
+    )]
+    NoStart { what: &'static str, seconds: u64 },
+    #[error("the way to the camera can't be repaired")]
+    Relay(#[source] std::io::Error),
     #[error("no picture for {seconds} s")]
     Stalled { seconds: f64 },
     #[error("stream can't be read")]
@@ -88,7 +98,32 @@ pub enum SessionError {
 impl SessionError {
     /// The stream had begun; otherwise the camera was not reached.
     pub fn began(&self) -> bool {
-        matches!(self, Self::Stalled { .. } | Self::Broken(_) | Self::Closed | Self::TooLarge { .. })
+        matches!(
+            self,
+            Self::Stalled { .. }
+                | Self::Broken(_)
+                | Self::Closed
+                | Self::TooLarge { .. }
+                | Self::Parameters(_)
+                | Self::NoStart { .. }
+        )
+    }
+
+    /// The status of the camera's answer, where that is what went wrong.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { source, .. } => source.status_code(),
+            _ => None,
+        }
+    }
+
+    /// The camera's answer to a keep-alive had the wrong number, or never came. retina 0.4.21 ends the session
+    /// then (its issues #133 and #136) and says so in words only.
+    fn is_keep_alive(&self) -> bool {
+        const WORDS: [&str; 2] = ["Unexpected RTSP response", "failed to respond to keepalive"];
+        let Self::Broken(error) = self else { return false };
+        let text = error.to_string();
+        WORDS.iter().any(|words| text.contains(words))
     }
 
     /// The error and its causes on one short line, for people.
@@ -103,21 +138,43 @@ impl SessionError {
     }
 }
 
+/// What a camera's connections taught about it; whoever connects again keeps it.
+#[derive(Debug, Default)]
+pub struct Ways {
+    /// It answers keep-alives so that they can't be told from other answers: [`Relay`] answers in its place.
+    pub relay: bool,
+    /// It refused TCP.
+    pub udp: bool,
+}
+
+impl Ways {
+    /// Learns from how a connection ended; true if the next one goes another way and need not wait. Datagrams do
+    /// not pass through the relay: over UDP nothing helps.
+    pub fn learn(&mut self, error: &SessionError) -> bool {
+        let is_new = error.is_keep_alive() && !self.relay && !self.udp;
+        self.relay |= is_new;
+        is_new
+    }
+}
+
 /// Connects, plays, and hands over what comes, until the connection fails or `shutdown`.
 pub async fn run_once(
     camera: &CameraConfig,
+    ways: &mut Ways,
     items: &mpsc::Sender<SessionItem>,
     shutdown: &CancellationToken,
 ) -> Result<(), SessionError> {
     let opened = tokio::select! {
         () = shutdown.cancelled() => return Ok(()),
-        opened = open(camera) => opened,
+        opened = open(camera, ways) => opened,
     };
-    let (mut demuxed, stream) = opened?;
+    let Opened { mut demuxed, video: stream, _relay } = opened?;
+    let mut start = Start::new();
     let stall = Duration::try_from(camera.stall).unwrap_or(CAMERA_CONNECT_MAX);
     let codec = codec_of(&demuxed.streams()[stream]).ok_or(SessionError::NoVideo)?;
     let mut track: Option<Track> = None;
     let mut last_unit = Instant::now();
+    let mut has_joined = false;
     loop {
         let waited = last_unit.elapsed();
         let item = tokio::select! {
@@ -127,17 +184,24 @@ pub async fn run_once(
                 return Err(SessionError::Stalled { seconds: stall.as_secs_f64() });
             }
         };
-        match item.ok_or(SessionError::Closed)?.map_err(SessionError::Broken)? {
+        let item = match item.ok_or(SessionError::Closed)? {
+            Err(error) if !has_joined && is_inside_a_picture(&error) => continue,
+            item => item.map_err(SessionError::Broken)?,
+        };
+        match item {
             CodecItem::VideoFrame(frame) => {
-                last_unit = Instant::now();
+                (last_unit, has_joined) = (Instant::now(), true);
                 if track.is_none() || frame.has_new_parameters() {
+                    // Cameras that send their parameter sets with key frames only are joined in between.
                     let now = track_of(&demuxed, stream)?;
-                    if track.as_ref() != Some(&now) {
+                    if let Some(now) = now.filter(|now| track.as_ref() != Some(now)) {
                         send(items, SessionItem::Track(now.clone()), shutdown).await?;
                         track = Some(now);
                     }
                 }
-                send(items, SessionItem::Unit(unit_of(frame, codec)?), shutdown).await?;
+                let unit = unit_of(frame, codec)?;
+                start.check(track.is_some(), unit.sync)?;
+                send(items, SessionItem::Unit(unit), shutdown).await?;
             }
             CodecItem::Rtcp(packet) => {
                 if let Some(report) = report_of(&packet) {
@@ -147,6 +211,12 @@ pub async fn run_once(
             _ => {}
         }
     }
+}
+
+/// The first packets may be the rest of a picture that began before this client joined (VLC over UDP begins
+/// wherever it is). retina 0.4.21 calls that an error and goes on with the next picture when asked again.
+fn is_inside_a_picture(error: &retina::Error) -> bool {
+    error.to_string().contains("start bit unset while no frag in progress")
 }
 
 async fn send(
@@ -160,37 +230,131 @@ async fn send(
     }
 }
 
-async fn open(camera: &CameraConfig) -> Result<(Demuxed, usize), SessionError> {
-    let bad_url = |why: String| SessionError::Url { url: camera.url.clone(), why };
-    let url = url::Url::parse(&camera.url).map_err(|e| bad_url(e.to_string()))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(SessionError::Url {
-            url: format!("{}://…", url.scheme()),
-            why: "user and password do not belong here".into(),
-        });
+/// Whether a stream can be recorded yet, and for how long it may not.
+struct Start {
+    began: Instant,
+    done: bool,
+}
+
+impl Start {
+    fn new() -> Self {
+        Self { began: Instant::now(), done: false }
     }
+
+    fn check(&mut self, has_parameters: bool, is_key_frame: bool) -> Result<(), SessionError> {
+        self.done |= has_parameters && is_key_frame;
+        if self.done || self.began.elapsed() < CAMERA_KEY_FRAME_WAIT {
+            return Ok(());
+        }
+        let what = if has_parameters { "no key frame" } else { "no parameter sets (SPS, PPS)" };
+        Err(SessionError::NoStart { what, seconds: CAMERA_KEY_FRAME_WAIT.as_secs() })
+    }
+}
+
+/// A connection that plays.
+struct Opened {
+    demuxed: Demuxed,
+    /// Which of its streams is the video.
+    video: usize,
+    _relay: Option<Relay>,
+}
+
+async fn open(camera: &CameraConfig, ways: &mut Ways) -> Result<Opened, SessionError> {
+    let (mut session, relay) = describe(camera, ways).await?;
+    let video = video_of(&session).ok_or(SessionError::NoVideo)?;
+    set_up_video(&mut session, video, camera, ways).await?;
+    let playing = step("play", session.play(play_options())).await?;
+    let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
+    Ok(Opened { demuxed, video, _relay: relay })
+}
+
+/// Connects and asks what streams there are.
+pub(super) async fn describe(
+    camera: &CameraConfig,
+    ways: &Ways,
+) -> Result<(Session<Described>, Option<Relay>), SessionError> {
+    let mut url = camera_url(&camera.url)?;
+    let relay = match ways.relay {
+        true => Some(Relay::before(&mut url).await.map_err(SessionError::Relay)?),
+        false => None,
+    };
     let options = SessionOptions::default()
         .creds(credentials(camera).await?)
         .user_agent(format!("camnet/{}", env!("CARGO_PKG_VERSION")))
         // Over TCP: one attempt in the background on the old connection; nothing waits for it.
         .teardown(TeardownPolicy::Auto)
+        // Some cameras give each stream an id of its own.
+        .session_id(SessionIdPolicy::UseFirst)
         .unassigned_channel_data(UnassignedChannelDataPolicy::Ignore);
-    let mut session = step("describe its streams", Session::describe(url, options)).await?;
-    let is_video = |s: &retina::client::Stream| s.media() == "video" && codec_of(s).is_some();
-    let stream = session.streams().iter().position(is_video).ok_or(SessionError::NoVideo)?;
-    let transport = Transport::Tcp(TcpTransportOptions::default());
-    let setup = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
-    step("set the stream up", session.setup(stream, setup)).await?;
-    let play = PlayOptions::default()
-        .initial_timestamp(InitialTimestampPolicy::Ignore)
-        // Joining a stream that others watch reports false loss in half the cases otherwise.
-        .initial_seq(InitialSequenceNumberPolicy::Ignore);
-    let playing = step("play", session.play(play)).await?;
-    let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
-    Ok((demuxed, stream))
+    let session = step("describe its streams", Session::describe(url, options)).await?;
+    Ok((session, relay))
 }
 
-async fn step<T>(
+/// An address as it may be shown: nothing of one that may hold a password.
+pub(super) fn without_secrets(url: &str) -> &str {
+    if url.contains('@') { "rtsp://…" } else { url }
+}
+
+/// The stream that is recorded.
+pub(super) fn video_of(session: &Session<Described>) -> Option<usize> {
+    let is_video = |s: &retina::client::Stream| s.media() == "video" && codec_of(s).is_some();
+    session.streams().iter().position(is_video)
+}
+
+/// The address of a camera, without secrets in it.
+pub(super) fn camera_url(text: &str) -> Result<url::Url, SessionError> {
+    let refused = |why: String| SessionError::Url { url: without_secrets(text).to_owned(), why };
+    let url = url::Url::parse(text).map_err(|error| refused(error.to_string()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(refused("user and password do not belong here".into()));
+    }
+    if url.scheme() != "rtsp" || url.host().is_none() {
+        return Err(refused("it must be rtsp://host/path".into()));
+    }
+    Ok(url)
+}
+
+/// Sets the video up as the configuration says; what was taken is then in `ways`.
+pub(super) async fn set_up_video(
+    session: &mut Session<Described>,
+    video: usize,
+    camera: &CameraConfig,
+    ways: &mut Ways,
+) -> Result<(), SessionError> {
+    // RFC 2326, 11.3.12.
+    const UNSUPPORTED_TRANSPORT: u16 = 461;
+    ways.udp = camera.transport == Transport::Udp;
+    let set_up = step("set the stream up", session.setup(video, setup_options(ways))).await;
+    match set_up {
+        Err(refused) if refused.status() == Some(UNSUPPORTED_TRANSPORT) => match camera.transport {
+            Transport::Auto => {
+                ways.udp = true;
+                step("set the stream up over UDP", session.setup(video, setup_options(ways))).await
+            }
+            Transport::Tcp => Err(SessionError::Transport { asked: "tcp" }),
+            Transport::Udp => Err(SessionError::Transport { asked: "udp" }),
+        },
+        other => other,
+    }
+}
+
+/// How a further stream is set up beside the video.
+pub(super) fn setup_options(ways: &Ways) -> SetupOptions {
+    let transport = match ways.udp {
+        true => retina::client::Transport::Udp(UdpTransportOptions::default()),
+        false => retina::client::Transport::Tcp(TcpTransportOptions::default()),
+    };
+    SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4)
+}
+
+pub(super) fn play_options() -> PlayOptions {
+    PlayOptions::default()
+        .initial_timestamp(InitialTimestampPolicy::Ignore)
+        // Joining a stream that others watch reports false loss in half the cases otherwise.
+        .initial_seq(InitialSequenceNumberPolicy::Ignore)
+}
+
+pub(super) async fn step<T>(
     step: &'static str,
     what: impl Future<Output = Result<T, retina::Error>>,
 ) -> Result<T, SessionError> {
@@ -229,9 +393,10 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Track, SessionError> {
+/// The track by the newest parameter sets; none while there are none.
+fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Option<Track>, SessionError> {
     let Some(ParametersRef::Video(parameters)) = demuxed.streams()[stream].parameters() else {
-        return Err(SessionError::Parameters("there are none with the first picture".into()));
+        return Ok(None);
     };
     let (width, height) = parameters.pixel_dimensions();
     let mut entry = parameters.mp4_sample_entry();
@@ -242,7 +407,7 @@ fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Track, SessionError> {
         entry = entry.with_aspect_ratio((h, v));
     }
     let sample_entry = entry.build().map_err(|e| SessionError::Parameters(e.to_string()))?;
-    Ok(Track { sample_entry, width, height })
+    Ok(Some(Track { sample_entry, width, height }))
 }
 
 fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {
@@ -283,6 +448,21 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_stream_without_a_start_is_given_up_in_the_end() {
+        let long_ago =
+            Instant::now().checked_sub(CAMERA_KEY_FRAME_WAIT).expect("the machine is up for longer");
+        let start = |began| Start { began, done: false };
+        for (parameters, key_frame) in [(false, false), (false, true), (true, false)] {
+            assert!(start(Instant::now()).check(parameters, key_frame).is_ok());
+            let error = start(long_ago).check(parameters, key_frame).unwrap_err();
+            assert!(error.began() && error.in_short().contains("key frame interval"), "{error}");
+        }
+        let mut begun = start(long_ago);
+        begun.check(true, true).unwrap();
+        begun.check(true, false).unwrap();
+    }
 
     #[test]
     fn a_password_that_others_may_read_is_refused() {

@@ -46,7 +46,7 @@ pub struct DemoArgs {
     /// Port of console and API on 127.0.0.1.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Play this file (H.264) in a loop instead of the drawn street; may be given several times.
+    /// Play this file (H.264 or H.265) in a loop instead of the drawn street; may be given several times.
     #[arg(long, value_name = "FILE", conflicts_with = "rtsp")]
     video: Vec<PathBuf>,
     /// Take this camera (rtsp://…, user and password in it are kept in a file) instead of the drawn street; may be

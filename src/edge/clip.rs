@@ -23,7 +23,7 @@ use super::fmp4::{self, TIMESCALE};
 use super::outbox::{NewEvent, Outbox};
 use super::ring::{self, FragmentEntry, Ring, RingError};
 use crate::limits::{CLIP_SECONDS_MAX, FRAGMENT_SECONDS_MAX};
-use crate::model::{ClipCut, ClockQuality, DeviceId, EventData, Sha256Hash, Still, Time, Video};
+use crate::model::{ClipCut, ClockQuality, DeviceId, EventData, Sha256Hash, Still, Time, Video, VideoCodec};
 
 /// Clips of one camera that wait to be cut; motion waits beyond it.
 pub const JOBS_MAX: usize = 64;
@@ -174,8 +174,7 @@ impl Cutter {
         write_durably(&self.path(clip, ".mp4"), &bytes)?;
         let peak = job.peak.filter(|p| (first.start..last.end).contains(p));
         let still_time = peak.unwrap_or(first.start);
-        let scene = scene_of(part, still_time);
-        let thumbnail = self.thumbnail(clip, whole_clip(scene)?, still_time, scene[0].start)?;
+        let thumbnail = self.thumbnail(clip, scene_of(part, still_time), still_time)?;
         let cut = ClipCut {
             clip,
             motion: job.motion,
@@ -199,16 +198,11 @@ impl Cutter {
         Ok(file)
     }
 
-    /// The thumbnail from `mp4`, which begins at `mp4_start`, written; none when there is no decoder or it fails: the clip matters more.
-    fn thumbnail(
-        &self,
-        clip: Uuid,
-        mp4: Vec<u8>,
-        time: Time,
-        mp4_start: Time,
-    ) -> Result<Option<Still>, ClipError> {
-        let at_ns = u64::try_from(time.duration_since(mp4_start).as_nanos()).unwrap_or(0);
-        let Some(jpeg) = still(mp4, at_ns, clip) else { return Ok(None) };
+    /// The thumbnail from `scene`, written; none when there is no decoder or it fails: the clip matters more.
+    fn thumbnail(&self, clip: Uuid, scene: &[FragmentEntry], time: Time) -> Result<Option<Still>, ClipError> {
+        let codec = fmp4::video_codec(&scene[0].run.track.sample_entry).ok_or(ClipError::Track)?;
+        let at_ns = u64::try_from(time.duration_since(scene[0].start).as_nanos()).unwrap_or(0);
+        let Some(jpeg) = still(codec, whole_clip(scene)?, at_ns, clip) else { return Ok(None) };
         write_durably(&self.path(clip, ".jpg"), &jpeg)?;
         Ok(Some(Still { sha256: Sha256Hash::of(&jpeg), bytes: jpeg.len() as u64, time }))
     }
@@ -313,13 +307,13 @@ fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
 }
 
 #[cfg(feature = "media")]
-fn still(mp4: Vec<u8>, at_ns: u64, clip: Uuid) -> Option<Vec<u8>> {
-    let made = crate::media::still::still_jpeg(mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
+fn still(codec: VideoCodec, mp4: Vec<u8>, at_ns: u64, clip: Uuid) -> Option<Vec<u8>> {
+    let made = crate::media::still::still_jpeg(codec, mp4.into(), at_ns, THUMBNAIL_WIDTH_MAX);
     made.map_err(|error| tracing::warn!(%clip, %error, "clip has no thumbnail")).ok()
 }
 
 #[cfg(not(feature = "media"))]
-fn still(_mp4: Vec<u8>, _at_ns: u64, _clip: Uuid) -> Option<Vec<u8>> {
+fn still(_codec: VideoCodec, _mp4: Vec<u8>, _at_ns: u64, _clip: Uuid) -> Option<Vec<u8>> {
     let _ = THUMBNAIL_WIDTH_MAX;
     None
 }

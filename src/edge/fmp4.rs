@@ -13,6 +13,14 @@
 //!
 //! RTP carries presentation times only: the decode times of a fragment are its presentation times in
 //! order, and the offsets between the two are signed (`trun` version 1).
+//!
+//! **Open groups.** With H.265 a fragment may begin with a CRA picture, behind which come pictures that are shown
+//! before it (leading pictures); some of them (RASL) are made from the group before as well. They are recorded like
+//! all others, bit for bit. A fragment that begins with a random access point begins at that picture's time, where
+//! the fragment before it ends, and leading pictures have presentation times before it: who plays on from the
+//! fragment before shows them there, and who begins here (a clip's first fragment) shows the CRA picture at 0. His
+//! decoder leaves the RASL pictures out, as it must (ITU-T H.265, 8.1.3: NoRaslOutputFlag); it is none of our
+//! business to cut them off or to renumber the CRA as BLA.
 
 use bytes::Bytes;
 
@@ -63,7 +71,7 @@ pub struct WallClock {
 #[derive(Debug, Clone)]
 pub struct Fragment {
     pub bytes: Vec<u8>,
-    /// First presentation time and the end of the last picture, ticks.
+    /// Where it begins ([`first_pts`]) and the end of the last picture, ticks.
     pub first_pts: i64,
     pub end_pts: i64,
     /// Where decoding goes on: the next fragment does not begin before this.
@@ -77,7 +85,11 @@ pub struct Fragment {
 pub fn init_segment(track: &Track, duration: Option<u64>) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     put_box(&mut out, b"ftyp", |b| {
-        b.extend_from_slice(b"iso6\0\0\0\0iso6isommp41avc1");
+        b.extend_from_slice(b"iso6\0\0\0\0iso6isommp41");
+        // It stands for AVC (14496-12, annex E); there is none for HEVC.
+        if video_codec(&track.sample_entry) == Some(VideoCodec::H264) {
+            b.extend_from_slice(b"avc1");
+        }
     });
     put_box(&mut out, b"moov", |b| {
         put_mvhd(b, duration);
@@ -96,9 +108,20 @@ pub fn init_segment(track: &Track, duration: Option<u64>) -> Vec<u8> {
     out
 }
 
+/// Where a fragment of these samples begins: at its random access point, or else with what is shown first.
+///
+/// # Panics
+/// If `samples` is empty; callers never close an empty fragment.
+pub fn first_pts(samples: &[Sample]) -> i64 {
+    match &samples[0] {
+        first if first.sync => first.pts,
+        _ => samples.iter().map(|s| s.pts).min().expect("a fragment has samples"),
+    }
+}
+
 /// `prft`, `moof` and `mdat` of `samples`. `end_pts` is the presentation time of what follows, if it
-/// is known; `dts_from` is [`Fragment::end_dts`] of the fragment before; `wall` is the time of the
-/// first presentation time.
+/// is known; `dts_from` is [`Fragment::end_dts`] of the fragment before; `wall` is the time of
+/// [`first_pts`].
 ///
 /// # Panics
 /// If `samples` is empty; callers never close an empty fragment.
@@ -109,8 +132,9 @@ pub fn fragment(
     dts_from: i64,
     wall: WallClock,
 ) -> Fragment {
-    let times = decode_times(samples, end_pts, dts_from);
-    let first_pts = samples.iter().map(|s| s.pts).min().expect("a fragment has samples");
+    let first_pts = first_pts(samples);
+    // Not before the beginning: leading pictures are decoded behind their random access point.
+    let times = decode_times(samples, end_pts, dts_from.max(first_pts));
     let mut bytes = Vec::with_capacity(256 + samples.iter().map(|s| s.data.len() + 16).sum::<usize>());
     put_prft(&mut bytes, wall, first_pts);
     let moof_at = bytes.len();
@@ -151,7 +175,7 @@ const MEDIA_TIME_MAX: i64 = 1 << 62;
 
 /// The whole fragment that `bytes` begin with, or why there is none. Beyond the boxes it checks that
 /// the NAL units fill their samples exactly and that none holds a run of zeros, which no NAL unit may
-/// (ITU-T H.264, 7.4.1): a stretch that the disk never got is seen.
+/// (ITU-T H.264, 7.4.1, and H.265, 7.4.2.1): a stretch that the disk never got is seen.
 pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
     let (kind, body, end) = next_box(bytes, 0)?;
     if kind != *b"prft" {
@@ -168,15 +192,16 @@ pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
         return Err("no mdat behind the moof");
     }
     check_nal_units(data, &run.sizes)?;
-    // Decode times begin anywhere at or behind the first presentation time; the offsets tell where.
+    // Decode times begin anywhere at or behind the fragment's beginning; the offsets tell where.
     let (mut dts, mut least, mut most) = (0, i64::MAX, i64::MIN);
     for (duration, offset) in run.durations.iter().zip(&run.offsets) {
         least = least.min(dts + i64::from(*offset));
         most = most.max(dts + i64::from(*offset));
         dts += i64::from(*duration);
     }
-    let end_dts = first_pts - least + dts;
-    let end_pts = end_dts.max(first_pts - least + most + 1);
+    let beginning = if run.sync { i64::from(run.offsets[0]) } else { least };
+    let end_dts = first_pts - beginning + dts;
+    let end_pts = end_dts.max(first_pts - beginning + most + 1);
     let samples = run.sizes.len() as u32;
     Ok(Found { bytes: end, wall, first_pts, end_pts, end_dts, sync: run.sync, samples })
 }
@@ -220,14 +245,31 @@ pub fn video_codec(sample_entry: &[u8]) -> Option<VideoCodec> {
     }
 }
 
-/// As in RFC 6381: `avc1.` and the three bytes behind the version of the `avcC`.
+/// As in RFC 6381 and 14496-15, annex E: `avc1.64001f`, `hvc1.1.6.L93.B0`.
 pub fn codec_name(sample_entry: &[u8]) -> Option<String> {
     let data = codec_data(sample_entry)?;
-    let kind = std::str::from_utf8(sample_entry.get(4..8)?).ok()?;
-    match kind {
-        "avc1" => Some(format!("avc1.{}", hex::encode(data.get(1..4)?))),
-        other => Some(other.to_owned()),
+    match video_codec(sample_entry) {
+        Some(VideoCodec::H264) => Some(format!("avc1.{}", hex::encode(data.get(1..4)?))),
+        Some(VideoCodec::H265) => hevc_name(data.first_chunk()?),
+        None => Some(std::str::from_utf8(sample_entry.get(4..8)?).ok()?.to_owned()),
     }
+}
+
+/// Profile, compatibility (its 32 flags in reverse order), tier and level, constraints without zeros behind them:
+/// the first bytes of an `hvcC` (14496-15, 8.3.3.1).
+fn hevc_name(hvcc: &[u8; 13]) -> Option<String> {
+    let space = ["", "A", "B", "C"][usize::from(hvcc[1] >> 6)];
+    let tier = if hvcc[1] & 0x20 == 0 { 'L' } else { 'H' };
+    let profile = hvcc[1] & 0x1f;
+    let compatibility = u32::from_be_bytes(hvcc[2..6].try_into().ok()?).reverse_bits();
+    let level = hvcc[12];
+    let mut name = format!("hvc1.{space}{profile}.{compatibility:X}.{tier}{level}");
+    let constraints = &hvcc[6..12];
+    let significant = constraints.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    for byte in &constraints[..significant] {
+        name.push_str(&format!(".{byte:X}"));
+    }
+    Some(name)
 }
 
 struct Times {
@@ -237,20 +279,23 @@ struct Times {
     end_dts: i64,
 }
 
-/// Presentation times in order are the decode times; they never go back behind `dts_from`.
+/// Presentation times in order are the decode times. They never go back behind `dts_from`: where leading pictures would
+/// make them, they are spread evenly over what is left until the end.
 fn decode_times(samples: &[Sample], end_pts: Option<i64>, dts_from: i64) -> Times {
     let mut dts: Vec<i64> = samples.iter().map(|s| s.pts).collect();
     dts.sort_unstable();
     let last_pts = *dts.last().expect("a fragment has samples");
-    let usual = usual_duration(&dts);
-    let mut floor = dts_from;
-    for time in &mut dts {
-        *time = (*time).max(floor);
-        floor = *time + 1;
+    let end_pts = end_pts.filter(|&end| end > last_pts).unwrap_or(last_pts + usual_duration(&dts));
+    if dts[0] < dts_from {
+        let count = dts.len() as i64;
+        let span = (end_pts - dts_from).max(count);
+        dts = (0..count).map(|n| dts_from + span * n / count).collect();
     }
-    let last = *dts.last().expect("a fragment has samples");
-    let end_pts = end_pts.filter(|&end| end > last_pts).unwrap_or(last_pts + usual);
-    let end_dts = end_pts.max(last + 1);
+    // Two pictures of one time are decoded one after the other.
+    for n in 1..dts.len() {
+        dts[n] = dts[n].max(dts[n - 1] + 1);
+    }
+    let end_dts = end_pts.max(dts[dts.len() - 1] + 1);
     let ends = dts[1..].iter().copied().chain([end_dts]);
     let durations = dts.iter().zip(ends).map(|(&from, to)| (to - from).clamp(1, u32::MAX.into()) as u32);
     Times { durations: durations.collect(), dts, end_pts, end_dts }
@@ -515,13 +560,16 @@ pub(crate) mod tests {
     fn a_fragment_is_found_again_with_its_times() {
         // Presentation times, what follows, where decoding was; the span and the next decode time.
         type Case<'a> = (&'a [i64], Option<i64>, i64, (i64, i64, i64));
-        let cases: [Case; 5] = [
+        let cases: [Case; 7] = [
             (&[900, 1000, 1100], Some(1200), 0, (900, 1200, 1200)),
             (&[900, 1200, 1000, 1100], Some(1300), 900, (900, 1300, 1300)),
             (&[900, 1000, 1100], None, 0, (900, 1200, 1200)),
             (&[900], None, 0, (900, 9900, 9900)),
             // Cut between a picture and those shown before it: decode times go on, never back.
             (&[500, 600], Some(700), 800, (500, 700, 802)),
+            // A CRA picture, two that are shown before it, two behind it: first in a run, and further on.
+            (&[1200, 1000, 1100, 1300, 1400], Some(1500), 0, (1200, 1500, 1500)),
+            (&[1200, 1000, 1100, 1300, 1400], Some(1500), 1200, (1200, 1500, 1500)),
         ];
         for (pts, next, dts_from, (first, end, end_dts)) in cases {
             let time: Time = "2026-03-01T17:00:00.123456789Z".parse().unwrap();
@@ -534,6 +582,27 @@ pub(crate) mod tests {
             assert_eq!((found.bytes, found.samples), (made.bytes.len(), pts.len() as u32));
             assert_eq!((found.first_pts, found.end_dts, found.sync), (first, end_dts, true));
             assert_eq!(found.wall, wall);
+        }
+    }
+
+    #[test]
+    fn a_codec_has_its_name() {
+        let entry = |kind: &[u8; 4], config: &[u8; 4], body: &[u8]| {
+            let mut entry = vec![0; 86];
+            entry[4..8].copy_from_slice(kind);
+            put_box(&mut entry, config, |b| b.extend_from_slice(body));
+            entry
+        };
+        let hvcc = |tail: &[u8; 12]| entry(b"hvc1", b"hvcC", &[&[1], &tail[..], &[0xf0, 0]].concat());
+        for (entry, name) in [
+            (entry(b"avc1", b"avcC", &[1, 0x64, 0, 0x1f, 0xff]), Some("avc1.64001f")),
+            (hvcc(&[1, 0x60, 0, 0, 0, 0xb0, 0, 0, 0, 0, 0, 93]), Some("hvc1.1.6.L93.B0")),
+            (hvcc(&[0x21, 0x60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 123]), Some("hvc1.1.6.H123")),
+            (hvcc(&[0x42, 0x20, 0, 0, 0, 0x90, 0, 0x10, 0, 0, 0, 150]), Some("hvc1.A2.4.L150.90.0.10")),
+            (entry(b"hvc1", b"hvcC", &[1, 1]), None),
+            (entry(b"hvc1", b"xxxx", &[1, 1]), None),
+        ] {
+            assert_eq!(codec_name(&entry).as_deref(), name);
         }
     }
 

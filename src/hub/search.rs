@@ -211,6 +211,7 @@ pub enum Held {
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct VideoView {
+    /// As in RFC 6381: `avc1.64001f`, `hvc1.1.6.L93.B0`. Not every browser plays H.265 (`hvc1`).
     pub codec: String,
     pub width: u32,
     pub height: u32,

@@ -14,7 +14,7 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
-use super::{MediaError, chain, element, error_detail, init, parser_and_decoder};
+use super::{MediaError, caps_name, chain, element, error_detail, init, parser_and_decoder};
 use crate::limits::{
     ACCESS_UNIT_BYTES_MAX, DECODER_PENDING_FRAMES_MAX, DECODER_SILENT_FRAMES_MIN, DECODER_SILENT_MAX,
     MOTION_QUEUE_MAX,
@@ -292,11 +292,11 @@ impl StallWatch {
 }
 
 fn access_unit_source(codec: VideoCodec, codec_data: &[u8]) -> gst_app::AppSrc {
-    let (name, stream_format) = match codec {
-        VideoCodec::H264 => ("video/x-h264", "avc"),
-        VideoCodec::H265 => ("video/x-h265", "hvc1"),
+    let stream_format = match codec {
+        VideoCodec::H264 => "avc",
+        VideoCodec::H265 => "hvc1",
     };
-    let caps = gst::Caps::builder(name)
+    let caps = gst::Caps::builder(caps_name(codec))
         .field("stream-format", stream_format)
         .field("alignment", "au")
         .field("codec_data", gst::Buffer::from_slice(codec_data.to_vec()))

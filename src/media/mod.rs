@@ -42,6 +42,14 @@ fn element(name: &'static str) -> Result<gst::Element, MediaError> {
     gst::ElementFactory::make(name).build().map_err(|_| MediaError::ElementMissing { element: name })
 }
 
+/// What GStreamer calls a codec.
+fn caps_name(codec: VideoCodec) -> &'static str {
+    match codec {
+        VideoCodec::H264 => "video/x-h264",
+        VideoCodec::H265 => "video/x-h265",
+    }
+}
+
 /// Parser and decoder of a codec. The decoder takes one thread: a box has many cameras and few cores.
 fn parser_and_decoder(codec: VideoCodec) -> Result<(gst::Element, gst::Element), MediaError> {
     let (parse, decode) = match codec {

@@ -1,5 +1,5 @@
 //! Real RTSP servers on loopback, for the demo and the tests: cameras that play a file's original
-//! H.264 or pictures that someone draws.
+//! H.264 or H.265, or pictures that someone draws.
 //!
 //! Owns gst-rtsp-server and its threads. A mount's stream is shared by its clients and begins anew
 //! when a client comes after the last one left. May not know what the pictures show.
@@ -17,7 +17,8 @@ use gstreamer_rtsp_server as gst_rtsp_server;
 use gstreamer_rtsp_server::gst_rtsp::{RTSPAuthMethod, RTSPLowerTrans};
 use gstreamer_rtsp_server::prelude::*;
 
-use super::{MediaError, init};
+use super::{MediaError, caps_name, init};
+use crate::model::VideoCodec;
 
 const PIPELINE: &str = "rtsp server";
 /// Sender reports come this often, so that a box soon knows the camera's time.
@@ -126,14 +127,15 @@ impl RtspServer {
         format!("rtsp://127.0.0.1:{}/{}", self.port, path.trim_start_matches('/'))
     }
 
-    /// Serves the H.264 of an MP4 or Matroska file as it stands, in real time.
+    /// Serves the H.264 or H.265 of an MP4 or Matroska file as it stands, in real time.
     pub fn mount_file(&self, path: &str, file: &Path, repeat: Repeat) -> Result<Mount, MediaError> {
         let file = file.canonicalize().map_err(|e| failed(format!("{}: {e}", file.display())))?;
         let mount = Mount::new(path);
+        let payloader = payloader(Demux::open(&file)?.codec()?);
         // Parameter sets stand in the SDP; -1 would also put them between the slices of a key frame.
         let factory = self.factory(&format!(
             "( appsrc name=source format=time is-live=false block=true max-bytes=0 max-buffers={FILE_QUEUE_MAX} \
-             ! rtph264pay name=pay0 pt=96 config-interval=0 )"
+             ! {payloader} name=pay0 pt=96 config-interval=0 )"
         ));
         let at_end: Arc<dyn Fn() + Send + Sync> = match repeat {
             Repeat::Once => Arc::new(self.close_later(&mount)),
@@ -161,17 +163,27 @@ impl RtspServer {
         Ok(mount)
     }
 
-    /// Serves pictures as they are drawn, encoded live.
+    /// Serves pictures as they are drawn, encoded live as H.264.
     pub fn mount_drawn(&self, path: &str, pictures: impl Pictures) -> Result<Mount, MediaError> {
+        self.mount_drawn_as(path, pictures, VideoCodec::H264)
+    }
+
+    /// Serves pictures as they are drawn, encoded live.
+    pub fn mount_drawn_as(
+        &self,
+        path: &str,
+        pictures: impl Pictures,
+        codec: VideoCodec,
+    ) -> Result<Mount, MediaError> {
         let mount = Mount::new(path);
         let fps = pictures.fps().max(1);
         let (width, height) = (pictures.width(), pictures.height());
         let factory = self.factory(&format!(
             "( appsrc name=source format=time is-live=true max-bytes=0 max-buffers=2 leaky-type=downstream \
              caps=video/x-raw,format=I420,width={width},height={height},framerate={fps}/1 \
-             ! x264enc tune=zerolatency speed-preset=veryfast threads=1 key-int-max={} bitrate={DRAWN_KBIT_PER_S} \
-             ! video/x-h264,profile=main ! rtph264pay name=pay0 pt=96 config-interval=-1 )",
-            fps * DRAWN_KEY_FRAME_S
+             ! {} ! {} name=pay0 pt=96 config-interval=-1 )",
+            drawn_encoder(codec, fps * DRAWN_KEY_FRAME_S),
+            payloader(codec)
         ));
         let shared = mount.shared.clone();
         let pictures: Arc<Mutex<dyn Pictures>> = Arc::new(Mutex::new(pictures));
@@ -281,6 +293,27 @@ impl Mount {
 enum Fed {
     ToTheEnd,
     NobodyLooks,
+}
+
+fn payloader(codec: VideoCodec) -> &'static str {
+    match codec {
+        VideoCodec::H264 => "rtph264pay",
+        VideoCodec::H265 => "rtph265pay",
+    }
+}
+
+/// A live encoder of one thread, as far as it lets itself be told, with a key frame every `key_frame` pictures.
+fn drawn_encoder(codec: VideoCodec, key_frame: u32) -> String {
+    match codec {
+        VideoCodec::H264 => format!(
+            "x264enc tune=zerolatency speed-preset=veryfast threads=1 key-int-max={key_frame} \
+             bitrate={DRAWN_KBIT_PER_S} ! video/x-h264,profile=main"
+        ),
+        VideoCodec::H265 => format!(
+            "x265enc tune=zerolatency speed-preset=ultrafast log-level=none key-int-max={key_frame} \
+             bitrate={DRAWN_KBIT_PER_S} option-string=\"pools=none:frame-threads=1\" ! video/x-h265,profile=main"
+        ),
+    }
 }
 
 fn failed(detail: String) -> MediaError {
@@ -397,7 +430,7 @@ fn feed_file(
             }
         }
         if count == 0 {
-            return Err(failed("no H.264 in the file".into()));
+            return Err(failed("no H.264 or H.265 in the file".into()));
         }
         if !again {
             let _ = source.end_of_stream();
@@ -421,7 +454,7 @@ fn wait_for_end(source: &gst_app::AppSrc) -> Fed {
     }
 }
 
-/// A file's H.264, access unit by access unit.
+/// A file's video, access unit by access unit.
 struct Demux {
     pipeline: gst::Pipeline,
     out: gst_app::AppSink,
@@ -433,17 +466,15 @@ impl Demux {
         let demux = super::element(if extension == "mkv" { "matroskademux" } else { "qtdemux" })?;
         let source = super::element("filesrc")?;
         source.set_property("location", PathBuf::from(file));
-        let caps = gst::Caps::builder("video/x-h264").build();
+        let caps: gst::Caps =
+            CODECS.map(|codec| gst::Structure::new_empty(caps_name(codec))).into_iter().collect();
         let out = gst_app::AppSink::builder().caps(&caps).sync(false).max_buffers(4).build();
         let pipeline = gst::Pipeline::new();
         super::chain(&pipeline, PIPELINE, &[&source, &demux])?;
         pipeline.add(&out).map_err(|e| failed(e.to_string()))?;
         let sink = out.static_pad("sink").expect("an appsink has a sink pad");
         demux.connect_pad_added(move |_, pad| {
-            let video = pad
-                .current_caps()
-                .is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-h264"));
-            if video
+            if pad.current_caps().and_then(|caps| codec_of(&caps)).is_some()
                 && !sink.is_linked()
                 && let Err(error) = pad.link(&sink)
             {
@@ -453,6 +484,12 @@ impl Demux {
         let opened = Self { pipeline, out };
         opened.pipeline.set_state(gst::State::Playing).map_err(|e| failed(e.to_string()))?;
         Ok(opened)
+    }
+
+    fn codec(&self) -> Result<VideoCodec, MediaError> {
+        let first = self.next()?;
+        let codec = first.and_then(|sample| codec_of(&sample.caps()?.to_owned()));
+        codec.ok_or_else(|| failed("no H.264 or H.265 in the file".into()))
     }
 
     /// The next access unit; None at the end.
@@ -482,6 +519,13 @@ impl Drop for Demux {
             tracing::warn!(%error, "demultiplexer does not stop");
         }
     }
+}
+
+const CODECS: [VideoCodec; 2] = [VideoCodec::H264, VideoCodec::H265];
+
+fn codec_of(caps: &gst::Caps) -> Option<VideoCodec> {
+    let name = caps.structure(0)?.name();
+    CODECS.into_iter().find(|codec| name == caps_name(*codec))
 }
 
 /// Draws each picture when it is due, until nobody looks.

@@ -10,8 +10,9 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use super::{MediaError, chain, element, error_detail, init};
+use super::{MediaError, caps_name, chain, element, error_detail, init, parser_and_decoder};
 use crate::limits::{CLIP_BYTES_MAX, STILL_MAX};
+use crate::model::VideoCodec;
 
 const PIPELINE: &str = "still";
 const JPEG_QUALITY: i32 = 80;
@@ -22,13 +23,13 @@ const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 
 /// The picture nearest to `at_ns` after the clip's first one, or else its last, as a JPEG that
 /// is at most `width_max` pixels wide. `mp4` is an init segment and whole fragments.
-pub fn still_jpeg(mp4: Bytes, at_ns: u64, width_max: u32) -> Result<Vec<u8>, MediaError> {
+pub fn still_jpeg(codec: VideoCodec, mp4: Bytes, at_ns: u64, width_max: u32) -> Result<Vec<u8>, MediaError> {
     init()?;
     if mp4.len() as u64 > CLIP_BYTES_MAX {
         return Err(MediaError::TooLarge { what: "clip", bytes: mp4.len() });
     }
     let deadline = Instant::now() + STILL_MAX;
-    let picture = picture_at(mp4, at_ns, deadline)?;
+    let picture = picture_at(codec, mp4, at_ns, deadline)?;
     encode(&picture, width_max, deadline)
 }
 
@@ -75,20 +76,23 @@ impl Drop for Running {
 }
 
 /// Decodes up to the picture that is wanted.
-fn picture_at(mp4: Bytes, at_ns: u64, deadline: Instant) -> Result<gst::Sample, MediaError> {
+fn picture_at(
+    codec: VideoCodec,
+    mp4: Bytes,
+    at_ns: u64,
+    deadline: Instant,
+) -> Result<gst::Sample, MediaError> {
     let pipeline = gst::Pipeline::new();
     let source = gst_app::AppSrc::builder().format(gst::Format::Bytes).max_bytes(0).block(false).build();
     let demux = element("qtdemux")?;
-    let parse = element("h264parse")?;
-    let decode = element("avdec_h264")?;
-    decode.set_property("max-threads", 1i32);
+    let (parse, decode) = parser_and_decoder(codec)?;
     let out = gst_app::AppSink::builder().sync(false).max_buffers(2).enable_last_sample(false).build();
     chain(&pipeline, PIPELINE, &[source.upcast_ref(), &demux])?;
     chain(&pipeline, PIPELINE, &[&parse, &decode, out.upcast_ref()])?;
     let sink = parse.static_pad("sink").expect("a parser has a sink pad");
     demux.connect_pad_added(move |_, pad| {
         let caps = pad.current_caps();
-        let video = caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == "video/x-h264"));
+        let video = caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.name() == caps_name(codec)));
         // Without a link the demultiplexer fails by itself, and the bus says so.
         if video && !sink.is_linked() {
             let _ = pad.link(&sink);
@@ -98,19 +102,28 @@ fn picture_at(mp4: Bytes, at_ns: u64, deadline: Instant) -> Result<gst::Sample, 
     let pushed = source.push_buffer(gst::Buffer::from_slice(mp4)).and_then(|_| source.end_of_stream());
     pushed.map_err(|e| failed(format!("clip refused: {e}")))?;
 
-    // Places are counted in durations: without `tfdt`, as the ring writes fragments, the demultiplexer
-    // begins at zero again with each fragment, and its timestamps stand still.
     let (mut place_ns, mut last) = (0u64, None);
     while let Some(sample) = running.next(deadline)? {
-        let duration = sample.buffer().and_then(|b| b.duration()).unwrap_or(PICTURE_USUAL);
-        // The nearest one: a moment that was measured lies a little beside the picture's own.
-        if place_ns.saturating_add(duration.nseconds() / 2) >= at_ns {
-            return Ok(sample);
+        if let Some(last) = &last {
+            let step_ns = step_ns(last, &sample);
+            // The nearest one: a moment that was measured lies a little beside the picture's own.
+            if place_ns.saturating_add(step_ns / 2) >= at_ns {
+                break;
+            }
+            place_ns = place_ns.saturating_add(step_ns);
         }
-        place_ns = place_ns.saturating_add(duration.nseconds());
         last = Some(sample);
     }
     last.ok_or(MediaError::NoPicture)
+}
+
+/// How long a picture stands until the one behind it. Without `tfdt`, as the ring writes fragments, the demultiplexer
+/// begins at zero again with each fragment: then the first one's duration has to do.
+fn step_ns(picture: &gst::Sample, next: &gst::Sample) -> u64 {
+    let (Some(picture), Some(next)) = (picture.buffer(), next.buffer()) else { return 0 };
+    let step = next.pts().zip(picture.pts()).and_then(|(next, pts)| next.checked_sub(pts));
+    let step = step.filter(|step| !step.is_zero()).or(picture.duration());
+    step.unwrap_or(PICTURE_USUAL).nseconds()
 }
 
 fn encode(picture: &gst::Sample, width_max: u32, deadline: Instant) -> Result<Vec<u8>, MediaError> {
@@ -162,15 +175,21 @@ mod tests {
     use crate::media::testing::{run_to_end, run_until_eos};
 
     /// A clip of 4 s at 10 fps whose pictures grow lighter from start to end; fragmented or not.
-    fn clip(fragmented: bool) -> Bytes {
+    fn clip(codec: VideoCodec, fragmented: bool) -> Bytes {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clip.mp4");
         let dark = "videotestsrc num-buffers=20 pattern=solid-color foreground-color=0xff202020";
         let light = "videotestsrc num-buffers=20 pattern=solid-color foreground-color=0xffe0e0e0";
         let caps = "video/x-raw,format=I420,width=640,height=360,framerate=10/1";
         let options = if fragmented { "fragment-duration=1000" } else { "" };
+        let encoder = match codec {
+            VideoCodec::H264 => "x264enc tune=zerolatency key-int-max=10",
+            VideoCodec::H265 => {
+                "x265enc tune=zerolatency speed-preset=ultrafast key-int-max=10 log-level=0 ! h265parse"
+            }
+        };
         run_until_eos(&format!(
-            "concat name=c ! x264enc tune=zerolatency key-int-max=10 ! mp4mux {options} ! filesink location={} \
+            "concat name=c ! {encoder} ! mp4mux {options} ! filesink location={} \
              {dark} ! {caps} ! c. {light} ! {caps} ! c.",
             path.display()
         ));
@@ -205,9 +224,13 @@ mod tests {
             }
             clip.into()
         };
-        for (clip, fragmented) in
-            [(clip(true), "yes"), (clip(false), "no"), (timeless(clip(true)), "without tfdt")]
-        {
+        let (h264, h265) = (VideoCodec::H264, VideoCodec::H265);
+        for (codec, clip, fragmented) in [
+            (h264, clip(h264, true), "yes"),
+            (h264, clip(h264, false), "no"),
+            (h264, timeless(clip(h264, true)), "without tfdt"),
+            (h265, timeless(clip(h265, true)), "without tfdt"),
+        ] {
             // (offset, width asked, size expected, light)
             let table = [
                 (0, 320, (320, 180), false),
@@ -217,7 +240,7 @@ mod tests {
                 (60 * second, 100, (100, 56), true),
             ];
             for (at_ns, width_max, size, light) in table {
-                let jpeg = still_jpeg(clip.clone(), at_ns, width_max).unwrap();
+                let jpeg = still_jpeg(codec, clip.clone(), at_ns, width_max).unwrap();
                 assert_eq!(jpeg[..2], [0xff, 0xd8]);
                 let (width, height, mean) = look(&jpeg);
                 assert_eq!((width, height), size, "at {at_ns}");
@@ -228,16 +251,16 @@ mod tests {
 
     #[test]
     fn what_is_no_clip_is_an_error_soon() {
-        let clip = clip(true);
+        let clip = clip(VideoCodec::H264, true);
         let start = Instant::now();
         for bytes in
             [Bytes::new(), Bytes::from_static(b"not a film"), clip.slice(..200), Bytes::from(vec![0; 5000])]
         {
             let length = bytes.len();
-            assert!(still_jpeg(bytes, 0, 320).is_err(), "{length} bytes");
+            assert!(still_jpeg(VideoCodec::H264, bytes, 0, 320).is_err(), "{length} bytes");
         }
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         // A clip whose last fragment is torn still gives its first picture.
-        assert!(still_jpeg(clip.slice(..clip.len() - 100), 0, 320).is_ok());
+        assert!(still_jpeg(VideoCodec::H264, clip.slice(..clip.len() - 100), 0, 320).is_ok());
     }
 }

@@ -142,7 +142,7 @@ pub struct ClipCut {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Video {
-    /// As in RFC 6381, for instance `avc1.4d401e`.
+    /// As in RFC 6381, for instance `avc1.4d401e` or `hvc1.1.6.L93.B0`.
     pub codec: String,
     pub width: u32,
     pub height: u32,

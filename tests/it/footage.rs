@@ -5,74 +5,59 @@ use std::process::Command;
 use std::time::Duration;
 
 use camnet::media::rtsp_server::{Repeat, RtspServer};
+use camnet::model::VideoCodec;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::{HubWorld, run, video, wait_for};
+use crate::world::{HubWorld, Process, run, video, wait_for};
 
 /// Seconds of still picture (with sensor-like noise) before and after the moving part.
 const STILL_S: f64 = 12.0;
+/// Seconds of movement between them.
+const MOVING_S: u32 = 20;
 
-/// NAL units of an Annex B stream, without parameter sets (types 7 and 8).
-fn nal_units(annex_b: &[u8]) -> Vec<Vec<u8>> {
-    let mut starts = Vec::new();
-    for at in 0..annex_b.len().saturating_sub(3) {
-        if annex_b[at..at + 3] == [0, 0, 1] {
-            starts.push(at);
-        }
-    }
-    let mut units = Vec::new();
-    for (n, &start) in starts.iter().enumerate() {
-        let end = starts.get(n + 1).copied().unwrap_or(annex_b.len());
-        let mut unit = &annex_b[start + 3..end];
-        // A zero before the next start code belongs to that code, not to the unit (H.264, B.1.1).
-        while let [rest @ .., 0] = unit {
-            unit = rest;
-        }
-        if !unit.is_empty() && !matches!(unit[0] & 0x1f, 7 | 8) {
-            units.push(unit.to_vec());
-        }
-    }
-    units
-}
-
-/// The H.264 stream of a file as it stands in it.
-fn annex_b(file: &Path) -> Vec<u8> {
-    let out = file.with_extension("h264");
+/// The NAL units of a file as they stand in its samples (lengths of four bytes before them), without parameter sets.
+fn nal_units(codec: VideoCodec, file: &Path) -> Vec<Vec<u8>> {
+    let out = file.with_extension("samples");
     run(Command::new("ffmpeg")
         .args(["-v", "error", "-y", "-i"])
         .arg(file)
-        .args(["-an", "-c:v", "copy", "-bsf:v", "h264_mp4toannexb", "-f", "h264"])
+        .args(["-map", "0:v", "-c", "copy", "-f", "data"])
         .arg(&out));
-    std::fs::read(out).unwrap()
+    let is_parameter_set = |header: u8| match codec {
+        VideoCodec::H264 => matches!(header & 0x1f, 7 | 8),
+        VideoCodec::H265 => matches!(header >> 1, 32..=34),
+    };
+    let samples = std::fs::read(out).unwrap();
+    let (mut units, mut rest) = (Vec::new(), &samples[..]);
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        let (unit, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+        if !is_parameter_set(unit[0]) {
+            units.push(unit.to_vec());
+        }
+        rest = behind;
+    }
+    assert!(rest.is_empty(), "{}", file.display());
+    units
 }
 
 /// A still span, the file's first seconds of movement, and a still span again; with noise as a sensor has it.
-fn with_still_spans(dir: &Path, source: &Path) -> PathBuf {
-    let out = dir.join("still.mp4");
+fn with_still_spans(dir: &Path, name: &str, source: &Path, moving_s: u32, encoder: &[&str]) -> PathBuf {
+    let out = dir.join(name);
     let filter = format!(
         "tpad=start_duration={STILL_S}:start_mode=clone:stop_duration={STILL_S}:stop_mode=clone,noise=alls=6:allf=t,format=yuv420p"
     );
     run(Command::new("ffmpeg")
-        .args(["-v", "error", "-y", "-t", "20", "-i"])
+        .args(["-v", "error", "-y", "-t", &moving_s.to_string(), "-i"])
         .arg(source)
-        .args([
-            "-an",
-            "-vf",
-            &filter,
-            "-c:v",
-            "libx264",
-            "-preset",
-            "veryfast",
-            "-tune",
-            "zerolatency",
-            "-g",
-            "20",
-        ])
+        .args(["-an", "-vf", &filter])
+        .args(encoder)
         .args(["-b:v", "1500k"])
         .arg(&out));
     out
 }
+
+const X264: [&str; 8] = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "20"];
 
 fn time(value: &Value) -> Timestamp {
     value.as_str().unwrap().parse().unwrap()
@@ -84,42 +69,17 @@ async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
     let sources = [
         ("cam-01", video("car-detection.mp4")),
         ("cam-02", video("one-by-one-person-detection.mp4")),
-        ("cam-03", with_still_spans(dir.path(), &video("car-detection.mp4"))),
+        ("cam-03", with_still_spans(dir.path(), "still.mp4", &video("car-detection.mp4"), MOVING_S, &X264)),
     ];
     let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
     let _hub = world.start().await;
-    let server = RtspServer::start(0, None).unwrap();
-    let mut cameras = Vec::new();
-    for (camera, file) in &sources {
-        server.mount_file(camera, file, Repeat::Once).unwrap();
-        cameras.push(format!("[[camera]]\nid = \"{camera}\"\nurl = \"{}\"\n", server.url(camera)));
-    }
-    world.box_config("box-01", &cameras[0]);
-    world.box_config("box-02", &cameras[1..].concat());
-    let began = Timestamp::now();
-    let boxes = [world.start_box("box-01"), world.start_box("box-02")];
-
-    // Each stream plays once; then the camera is gone, which the account says.
-    for (camera, _) in &sources {
-        wait_for("the end of the stream", Duration::from_secs(240), || async {
-            let coverage = coverage(&world, camera, began).await;
-            let recorded = coverage.iter().position(|span| span["state"] == "recorded")?;
-            let is_told = |span: &Value| span["state"] == "gap" && span["cause"] != "not_yet_reported";
-            coverage[recorded..].iter().any(is_told).then_some(())
-        })
-        .await;
-    }
-    wait_for("all clips at the hub", Duration::from_secs(60), || async {
-        let clips = world.all(&format!("/api/v1/clips?from={began}&limit=100"), "clips").await;
-        (!clips.is_empty() && clips.iter().all(|clip| clip["where"] == "hub")).then_some(())
-    })
-    .await;
+    let (began, boxes) = record(&world, &sources, "").await;
 
     let places = world.get("/api/v1/places").await;
     for (camera, file) in &sources {
         let clips = clips_near(&world, &places, camera, began).await;
         assert!(clips.len() >= 2, "{camera}: {} clips", clips.len());
-        check_bits(&world, dir.path(), &clips, file).await;
+        check_bits(&world, VideoCodec::H264, dir.path(), &clips, file).await;
     }
     check_still_spans(&world, &places, began).await;
 
@@ -131,6 +91,83 @@ async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
     for process in boxes {
         process.stop();
     }
+}
+
+/// The same with H.265, where a random access point need not be an IDR picture: in open groups it is a CRA picture, and
+/// a clip may begin with one.
+#[tokio::test(flavor = "multi_thread")]
+async fn h265_is_found_and_stored_bit_for_bit_and_a_clip_may_begin_with_a_cra_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let h265 = |name: &str, parameters: &str| {
+        let parameters = format!("log-level=none:keyint=24:min-keyint=24:scenecut=0:aud=1:{parameters}");
+        let encoder =
+            ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1", "-x265-params", &parameters];
+        with_still_spans(dir.path(), name, &video("car-detection.mp4"), 8, &encoder)
+    };
+    let sources = [
+        ("cam-01", h265("closed.mp4", "open-gop=0:bframes=0")),
+        ("cam-02", h265("open.mp4", "open-gop=1:bframes=3:b-adapt=0:repeat-headers=1")),
+    ];
+    let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
+    let _hub = world.start().await;
+    let (began, boxes) = record(&world, &sources, "").await;
+
+    let places = world.get("/api/v1/places").await;
+    for (camera, file) in &sources {
+        let clips = clips_near(&world, &places, camera, began).await;
+        assert!(!clips.is_empty(), "{camera}");
+        check_bits(&world, VideoCodec::H265, dir.path(), &clips, file).await;
+        for clip in &clips {
+            let codec = clip["video"]["codec"].as_str().unwrap();
+            assert!(codec.starts_with("hvc1.1.6.L"), "{camera}: {codec}");
+        }
+        // IDR_W_RADL, IDR_N_LP and CRA (ITU-T H.265, table 7-1).
+        let first = |clip: &Value| first_slice_type(dir.path(), clip["id"].as_str().unwrap());
+        let begins: Vec<u8> = clips.iter().map(first).collect();
+        let expected: &[u8] = if *camera == "cam-02" { &[21] } else { &[19, 20] };
+        assert!(begins.iter().all(|kind| expected.contains(kind)), "{camera}: clips begin with {begins:?}");
+    }
+    for process in boxes {
+        process.stop();
+    }
+}
+
+fn first_slice_type(dir: &Path, clip: &str) -> u8 {
+    let units = nal_units(VideoCodec::H265, &dir.join(format!("{clip}.mp4")));
+    units.iter().map(|unit| unit[0] >> 1).find(|kind| *kind < 32).unwrap()
+}
+
+/// Serves the files once, as cameras of two boxes, until each has ended and all clips are at the hub; when it began, and
+/// the boxes. `options` stand in each camera's configuration.
+async fn record(world: &HubWorld, sources: &[(&str, PathBuf)], options: &str) -> (Timestamp, [Process; 2]) {
+    let server = RtspServer::start(0, None).unwrap();
+    let mut cameras = Vec::new();
+    for (camera, file) in sources {
+        server.mount_file(camera, file, Repeat::Once).unwrap();
+        let url = server.url(camera);
+        cameras.push(format!("[[camera]]\nid = \"{camera}\"\nurl = \"{url}\"\n{options}\n"));
+    }
+    world.box_config("box-01", &cameras[0]);
+    world.box_config("box-02", &cameras[1..].concat());
+    let began = Timestamp::now();
+    let boxes = [world.start_box("box-01"), world.start_box("box-02")];
+
+    // Each stream plays once; then the camera is gone, which the account says.
+    for (camera, _) in sources {
+        wait_for("the end of the stream", Duration::from_secs(240), || async {
+            let coverage = coverage(world, camera, began).await;
+            let recorded = coverage.iter().position(|span| span["state"] == "recorded")?;
+            let is_told = |span: &Value| span["state"] == "gap" && span["cause"] != "not_yet_reported";
+            coverage[recorded..].iter().any(is_told).then_some(())
+        })
+        .await;
+    }
+    wait_for("all clips at the hub", Duration::from_secs(60), || async {
+        let clips = world.all(&format!("/api/v1/clips?from={began}&limit=100"), "clips").await;
+        (!clips.is_empty() && clips.iter().all(|clip| clip["where"] == "hub")).then_some(())
+    })
+    .await;
+    (began, boxes)
 }
 
 async fn coverage(world: &HubWorld, camera: &str, from: Timestamp) -> Vec<Value> {
@@ -154,17 +191,17 @@ async fn clips_near(world: &HubWorld, places: &Value, camera: &str, from: Timest
 }
 
 /// The clip's NAL units stand in the source, in this order and without a hole; ffprobe has nothing to say.
-async fn check_bits(world: &HubWorld, dir: &Path, clips: &[Value], source: &Path) {
+async fn check_bits(world: &HubWorld, codec: VideoCodec, dir: &Path, clips: &[Value], source: &Path) {
     let copy = dir.join("source.mp4");
     std::fs::copy(source, &copy).unwrap();
-    let original = nal_units(&annex_b(&copy));
+    let original = nal_units(codec, &copy);
     for clip in clips {
         let id = clip["id"].as_str().unwrap();
         let bytes = world.bytes(clip["links"]["video"].as_str().unwrap()).await;
         assert_eq!(camnet::model::Sha256Hash::of(&bytes).to_string(), clip["sha256"], "{id}");
         let file = dir.join(format!("{id}.mp4"));
         std::fs::write(&file, &bytes).unwrap();
-        let stored = nal_units(&annex_b(&file));
+        let stored = nal_units(codec, &file);
         assert!(stored.len() > 10, "{id}: {} NAL units", stored.len());
         let found = original.windows(stored.len()).any(|window| window == stored);
         assert!(
@@ -247,7 +284,7 @@ async fn check_still_spans(world: &HubWorld, places: &Value, began: Timestamp) {
     let clips = clips_near(world, places, "cam-03", began).await;
     for clip in &clips {
         let (start, end) = (seconds(&clip["motion_start"]), seconds(&clip["motion_end"]));
-        let is_in_still = end < STILL_S || start > STILL_S + 20.0;
+        let is_in_still = end < STILL_S || start > STILL_S + f64::from(MOVING_S);
         assert!(!is_in_still, "an event from {start} to {end} s, where nothing moves");
     }
 }

@@ -264,7 +264,7 @@ impl Recorder {
         let Some(run) = self.connection.run.as_mut() else { return Ok(()) };
         let base = run.base;
         let mut samples = closed.samples;
-        let first = samples.iter().map(|s| s.pts).min().expect("a closed fragment has samples");
+        let first = fmp4::first_pts(&samples);
         samples.iter_mut().for_each(|s| s.pts -= base);
         let camera = run.mapping.clock.source == ClockSource::Camera;
         let wall = WallClock { time: run.mapping.time(first), camera };

@@ -2,6 +2,9 @@
 //!
 //! The only module that names retina; its types do not leave it. May not write to disk.
 //!
+//! retina strips parameter sets, which stand in the [`Track`]; every other NAL unit comes as it is. It calls only
+//! IDR pictures random access points (0.4.21), so that is read from the NAL units here.
+//!
 //! RTP timestamps are presentation times; with B-frames they go back and forth, so their order is not
 //! enforced here (retina can, and must not be asked to).
 
@@ -24,7 +27,7 @@ use super::relay::Relay;
 use crate::edge::config::{CameraConfig, Transport};
 use crate::edge::fmp4::{self, Track};
 use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT, METADATA_PAUSE};
-use crate::model::Time;
+use crate::model::{Picture, Time, VideoCodec};
 
 /// What a connection yields, in order.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub struct MetadataMessage {
 pub struct AccessUnit {
     /// Presentation time in ticks of 90 kHz on the connection's own timeline.
     pub pts: i64,
+    /// Decoding may begin here: an IDR picture, with H.265 any IRAP picture.
     pub sync: bool,
     pub data: Bytes,
     /// When its first packet arrived, by the box's clock.
@@ -80,7 +84,7 @@ pub enum SessionError {
     Refused { step: &'static str, source: retina::Error },
     #[error("transport {asked:?} is refused by the camera; configure transport = \"auto\"")]
     Transport { asked: &'static str },
-    #[error("camera has no H.264 video")]
+    #[error("camera has no H.264 or H.265 video")]
     NoVideo,
     #[error("camera's video parameters can't be used: {0}")]
     Parameters(String),
@@ -203,6 +207,7 @@ pub async fn run_once(
     let Opened { mut demuxed, video: stream, _relay } = opened?;
     let mut start = Start::new();
     let stall = Duration::try_from(camera.stall).unwrap_or(CAMERA_CONNECT_MAX);
+    let codec = codec_of(&demuxed.streams()[stream]).ok_or(SessionError::NoVideo)?;
     let mut track: Option<Track> = None;
     let mut last_unit = Instant::now();
     let mut has_joined = false;
@@ -230,8 +235,9 @@ pub async fn run_once(
                         track = Some(now);
                     }
                 }
-                start.check(track.is_some(), frame.is_random_access_point())?;
-                send(items, SessionItem::Unit(unit_of(frame)?), shutdown).await?;
+                let unit = unit_of(frame, codec)?;
+                start.check(track.is_some(), unit.sync)?;
+                send(items, SessionItem::Unit(unit), shutdown).await?;
             }
             CodecItem::Rtcp(packet) if packet.stream_id() == stream => {
                 if let Some(report) = report_of(&packet) {
@@ -333,7 +339,7 @@ pub(super) fn without_secrets(url: &str) -> &str {
 
 /// The stream that is recorded.
 pub(super) fn video_of(session: &Session<Described>) -> Option<usize> {
-    let is_video = |s: &retina::client::Stream| s.media() == "video" && s.encoding_name() == "h264";
+    let is_video = |s: &retina::client::Stream| s.media() == "video" && codec_of(s).is_some();
     session.streams().iter().position(is_video)
 }
 
@@ -463,13 +469,22 @@ fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Option<Track>, SessionEr
     Ok(Some(Track { sample_entry, width, height }))
 }
 
-fn unit_of(frame: VideoFrame) -> Result<AccessUnit, SessionError> {
-    let (pts, sync) = (frame.timestamp().timestamp(), frame.is_random_access_point());
+fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {
+    match stream.encoding_name() {
+        "h264" => Some(VideoCodec::H264),
+        "h265" => Some(VideoCodec::H265),
+        _ => None,
+    }
+}
+
+fn unit_of(frame: VideoFrame, codec: VideoCodec) -> Result<AccessUnit, SessionError> {
+    let pts = frame.timestamp().timestamp();
     let (arrived, lost_packets) = (wall(frame.start_ctx().received()), frame.loss());
     let data = Bytes::from(frame.into_data());
     if data.len() > ACCESS_UNIT_BYTES_MAX {
         return Err(SessionError::TooLarge { bytes: data.len() });
     }
+    let sync = codec.picture(&data) == Some(Picture::RandomAccess);
     Ok(AccessUnit { pts, sync, data, arrived, lost_packets })
 }
 

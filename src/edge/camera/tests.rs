@@ -7,10 +7,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::edge::fmp4;
 use crate::edge::ring::read_fragment;
 use crate::media::rtsp_server::{Credentials, Pictures, RtspServer};
 use crate::model::merkle::MerkleTree;
-use crate::model::{ClockSource, Coverage, EventData, SpanState};
+use crate::model::{ClockSource, Coverage, EventData, SpanState, VideoCodec};
 
 /// A grey picture with a bar that walks.
 struct Bar;
@@ -125,6 +126,34 @@ async fn a_stall_is_a_gap_and_a_restart_goes_on_where_the_ring_ends() {
     seen.extend(worker.stop().await);
     check_account(&seen);
     check_ring(dir.path(), &camera, &seen);
+    server.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_of_h265_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = RtspServer::start(0, None).unwrap();
+    server.mount_drawn_as("cam", Bar, VideoCodec::H265).unwrap();
+    let camera: CameraConfig =
+        toml::from_str(&format!("id = 'cam-01'\nurl = '{}'\nmotion.enabled = false", server.url("cam")))
+            .unwrap();
+    let mut worker = Worker::start(dir.path(), &camera);
+    worker.until("a recording", |r| is_open(r, SpanState::Recorded)).await;
+    worker.stop().await;
+
+    let (ring, recovery) = Ring::open(&ring_dir(dir.path(), &camera.id), RingConfig::default()).unwrap();
+    assert!(recovery.lost.is_empty() && recovery.torn_bytes == 0, "{recovery:?}");
+    let fragments = ring.fragments(Time::MIN, Time::MAX).unwrap();
+    assert!(!fragments.is_empty());
+    for fragment in &fragments {
+        let track = &fragment.run.track;
+        assert_eq!((track.width, track.height), (320, 180));
+        let codec = fmp4::codec_name(&track.sample_entry).unwrap();
+        assert!(codec.starts_with("hvc1.1.6.L"), "{codec}");
+        assert!(fragment.sync, "each begins with a random access point");
+        let found = fmp4::find_fragment(&read_fragment(fragment).unwrap()).unwrap();
+        assert_eq!((found.first_pts, found.end_pts), (fragment.first_pts, fragment.end_pts));
+    }
     server.stop();
 }
 

@@ -1,6 +1,6 @@
-//! A camera of the tests' own: an RTSP server that sends real H.264 and misbehaves as it is told, a knob per fault.
+//! A camera of the tests' own: an RTSP server that sends real H.264 or H.265 and misbehaves as it is told, a knob per fault.
 //!
-//! Small on purpose (RFC 2326 as far as cameras are asked for, RFC 3550, RFC 6184 packets of single units and FU-A), so
+//! Small on purpose (RFC 2326 as far as cameras are asked for, RFC 3550, RFC 6184 and RFC 7798 packets of single units and fragments), so
 //! that it can be wrong where a good library can't. Its RTP time passes the turn of 32 bits one second after the start.
 
 use std::collections::VecDeque;
@@ -35,31 +35,64 @@ pub struct Unit {
     pub nals: Vec<Vec<u8>>,
 }
 
-impl Unit {
-    fn is_key(&self) -> bool {
-        self.nals.iter().any(|nal| nal[0] & 0x1f == 5)
+/// How a clip is encoded.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Codec {
+    H264,
+    H265,
+}
+
+impl Codec {
+    fn nal_type(self, nal: &[u8]) -> u8 {
+        if self == Self::H265 { nal[0] >> 1 & 0x3f } else { nal[0] & 0x1f }
+    }
+
+    fn is_key(self, unit: &Unit) -> bool {
+        let keys = if self == Self::H265 { 16..=21 } else { 5..=5 };
+        unit.nals.iter().any(|nal| keys.contains(&self.nal_type(nal)))
     }
 }
 
-/// Real H.264 with its parameter sets.
+/// Real video with its parameter sets.
 pub struct Clip {
-    pub sps: Vec<u8>,
-    pub pps: Vec<u8>,
+    pub codec: Codec,
+    /// SPS and PPS; with H.265 the VPS before them.
+    pub sets: Vec<Vec<u8>>,
     pub units: Vec<Unit>,
 }
 
 impl Clip {
     /// Draws and encodes: a key frame each second, `b_frames` between two others.
     pub fn encode(dir: &Path, size: &str, seconds: u32, b_frames: u32) -> Arc<Self> {
-        let file = dir.join(format!("{size}-{seconds}-{b_frames}.mp4"));
+        let gop = FPS.to_string();
+        let b = b_frames.to_string();
+        let options = ["-g", &gop, "-bf", &b, "-b_strategy", "0", "-sc_threshold", "0"];
+        Self::encode_with(dir, size, seconds, &format!("{b_frames}"), "libx264", &options)
+    }
+
+    /// The same as H.265, with CRA pictures for key frames and pictures that lead them.
+    pub fn encode_h265(dir: &Path, size: &str, seconds: u32) -> Arc<Self> {
+        let parameters =
+            format!("keyint={FPS}:min-keyint={FPS}:scenecut=0:bframes=2:open-gop=1:log-level=error");
+        let options = ["-tag:v", "hvc1", "-x265-params", &parameters];
+        Self::encode_with(dir, size, seconds, "h265", "libx265", &options)
+    }
+
+    fn encode_with(
+        dir: &Path,
+        size: &str,
+        seconds: u32,
+        name: &str,
+        encoder: &str,
+        options: &[&str],
+    ) -> Arc<Self> {
+        let file = dir.join(format!("{size}-{seconds}-{name}.mp4"));
         let source = format!("testsrc2=size={size}:rate={FPS}:duration={seconds}");
-        let (gop, b) = (FPS.to_string(), b_frames.to_string());
-        let codec = ["-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", &gop];
-        let rest = ["-bf", &b, "-b_strategy", "0", "-sc_threshold", "0", "-video_track_timescale", "90000"];
         run(Command::new("ffmpeg")
             .args(["-v", "error", "-y", "-f", "lavfi", "-i", &source])
-            .args(codec)
-            .args(rest)
+            .args(["-c:v", encoder, "-preset", "veryfast", "-pix_fmt", "yuv420p"])
+            .args(options)
+            .args(["-video_track_timescale", "90000"])
             .arg(&file));
         Arc::new(Self::read(&file))
     }
@@ -80,15 +113,8 @@ impl Clip {
         }
         let first = units.iter().map(|unit| unit.pts).min().unwrap();
         units.iter_mut().for_each(|unit| unit.pts -= first);
-        // ISO/IEC 14496-15, 5.3.3.1: one SPS and one PPS, each with its length.
-        let at = bytes.windows(4).position(|w| w == b"avcC").unwrap() + 4;
-        let set = |at: usize| {
-            let length = usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
-            bytes[at + 2..at + 2 + length].to_vec()
-        };
-        let sps = set(at + 6);
-        let pps = set(at + 6 + 2 + sps.len() + 1);
-        Self { sps, pps, units }
+        let (codec, sets) = parameter_sets(&bytes);
+        Self { codec, sets, units }
     }
 
     pub fn ticks(&self) -> i64 {
@@ -99,6 +125,30 @@ impl Clip {
     pub fn nals(&self) -> Vec<Vec<u8>> {
         self.units.iter().flat_map(|unit| unit.nals.iter().cloned()).collect()
     }
+}
+
+/// Of an MP4 file (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1).
+fn parameter_sets(file: &[u8]) -> (Codec, Vec<Vec<u8>>) {
+    let behind = |name: &[u8; 4]| file.windows(4).position(|w| w == name).map(|at| &file[at + 4..]);
+    let word = |bytes: &[u8]| usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    if let Some(avcc) = behind(b"avcC") {
+        let sps = avcc[8..8 + word(&avcc[6..])].to_vec();
+        let rest = &avcc[8 + sps.len() + 1..];
+        return (Codec::H264, vec![sps, rest[2..2 + word(rest)].to_vec()]);
+    }
+    let hvcc = behind(b"hvcC").expect("the file is H.264 or H.265");
+    let (mut sets, mut rest) = (Vec::new(), &hvcc[23..]);
+    for _ in 0..hvcc[22] {
+        let (kind, count) = (rest[0] & 0x3f, word(&rest[1..]));
+        rest = &rest[3..];
+        for _ in 0..count {
+            let nal = rest[2..2 + word(rest)].to_vec();
+            rest = &rest[2 + nal.len()..];
+            // An encoder's own words stand here too.
+            sets.extend((32..=34).contains(&kind).then_some(nal));
+        }
+    }
+    (Codec::H265, sets)
 }
 
 /// NAL units with lengths of four bytes before them.
@@ -420,12 +470,17 @@ impl Client {
     }
 
     fn sdp(&self, clip: &Clip) -> String {
-        let sets = match self.behaviour.sets_in_sdp {
-            true => {
-                format!(";sprop-parameter-sets={},{}", BASE64.encode(&clip.sps), BASE64.encode(&clip.pps))
+        let sets: Vec<String> = clip.sets.iter().map(|set| BASE64.encode(set)).collect();
+        let (name, sets) = match (clip.codec, &sets[..]) {
+            (Codec::H265, [vps, sps, pps]) => {
+                ("H265", format!("sprop-vps={vps};sprop-sps={sps};sprop-pps={pps}"))
             }
-            false => String::new(),
+            (Codec::H264, sets) => {
+                ("H264", format!("packetization-mode=1;sprop-parameter-sets={}", sets.join(",")))
+            }
+            _ => panic!("the clip has no VPS, SPS and PPS"),
         };
+        let sets = if self.behaviour.sets_in_sdp { format!("a=fmtp:96 {sets}\r\n") } else { String::new() };
         let metadata = match self.behaviour.metadata.is_empty() {
             true => "",
             false => {
@@ -434,7 +489,7 @@ impl Client {
         };
         format!(
             "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=cam\r\nt=0 0\r\na=control:*\r\n\
-             m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1{sets}\r\n\
+             m=video 0 RTP/AVP 96\r\na=rtpmap:96 {name}/90000\r\n{sets}\
              a=framerate:{FPS}\r\na=control:video\r\n{metadata}"
         )
     }
@@ -493,9 +548,8 @@ impl Client {
         let time = FIRST_RTP_TIME.wrapping_add(pts as u32);
         let report_due = playing.last_report.is_none_or(|last| last.elapsed() >= Duration::from_secs(1));
         let mut nals: VecDeque<&[u8]> = unit.nals.iter().map(Vec::as_slice).collect();
-        if unit.is_key() && behaviour.sets_in_band_from.is_some_and(|from| n >= from) {
-            nals.push_front(&clip.pps);
-            nals.push_front(&clip.sps);
+        if clip.codec.is_key(unit) && behaviour.sets_in_band_from.is_some_and(|from| n >= from) {
+            clip.sets.iter().rev().for_each(|set| nals.push_front(set));
         }
         if behaviour.sender_reports && report_due {
             playing.last_report = Some(Instant::now());
@@ -504,7 +558,7 @@ impl Client {
         let Some(video) = &mut self.video else { return Ok(()) };
         let count = nals.len();
         for (i, nal) in nals.into_iter().enumerate() {
-            for (payload, is_last) in packets(nal) {
+            for (payload, is_last) in packets(clip.codec, nal) {
                 let packet = video.packet(&payload, time, is_last && i + 1 == count);
                 let is_lost = behaviour.drop_each.is_some_and(|each| video.packets.is_multiple_of(each));
                 if !is_lost && video.packets > behaviour.joins_at_packet {
@@ -605,16 +659,20 @@ async fn udp_pair() -> (UdpSocket, UdpSocket) {
     panic!("no two UDP ports in a row");
 }
 
-/// RFC 6184, 5.6 and 5.8: payloads of one NAL unit, and which is its last.
-fn packets(nal: &[u8]) -> Vec<(Vec<u8>, bool)> {
+/// RFC 6184, 5.6 and 5.8, and RFC 7798, 4.4.1 and 4.4.3: payloads of one NAL unit, and which is its last.
+fn packets(codec: Codec, nal: &[u8]) -> Vec<(Vec<u8>, bool)> {
     if nal.len() <= PACKET_BYTES_MAX {
         return vec![(nal.to_vec(), true)];
     }
-    let parts: Vec<&[u8]> = nal[1..].chunks(PACKET_BYTES_MAX - 2).collect();
+    let (header, body) = match codec {
+        Codec::H264 => (vec![nal[0] & 0xe0 | 28], &nal[1..]),
+        Codec::H265 => (vec![nal[0] & 0x81 | 49 << 1, nal[1]], &nal[2..]),
+    };
+    let parts: Vec<&[u8]> = body.chunks(PACKET_BYTES_MAX - 3).collect();
     let payload = |i: usize| {
         let first = if i == 0 { 0x80 } else { 0 };
         let last = if i + 1 == parts.len() { 0x40 } else { 0 };
-        [&[nal[0] & 0xe0 | 28, nal[0] & 0x1f | first | last], parts[i]].concat()
+        [&header[..], &[codec.nal_type(nal) | first | last], parts[i]].concat()
     };
     (0..parts.len()).map(|i| (payload(i), i + 1 == parts.len())).collect()
 }

@@ -169,7 +169,7 @@ async fn a_stream_that_changes_goes_on_as_a_new_run_and_nothing_is_lost() {
     let large = Clip::encode(dir.path(), "640x360", 2, 0);
     // The same size with B-frames: other parameter sets.
     let other = Clip::encode(dir.path(), "640x360", 2, 2);
-    assert_ne!(large.sps, other.sps);
+    assert_ne!(large.sets, other.sets);
     let clips = [&small, &large, &other];
     let (runs, _source) = record(dir.path(), Behaviour::good(&clips), "").await;
     let sizes: Vec<(u32, u32)> = runs.iter().map(|r| (r.run.track.width, r.run.track.height)).collect();
@@ -178,7 +178,7 @@ async fn a_stream_that_changes_goes_on_as_a_new_run_and_nothing_is_lost() {
         assert_same(&run.nals, &clip.nals(), &format!("run {}", run.run.run));
         let entry = &run.run.track.sample_entry;
         let holds = |set: &Vec<u8>| entry.windows(set.len()).any(|w| w == set);
-        assert!(holds(&clip.sps) && holds(&clip.pps), "each run has its own parameter sets");
+        assert!(clip.sets.iter().all(holds), "each run has its own parameter sets");
         decode(dir.path(), &run.file);
     }
     for pair in runs.windows(2) {
@@ -241,6 +241,42 @@ async fn b_frames_keep_their_order_and_their_times() {
     let shown: Vec<i64> = shown.iter().map(|pts| pts - first).collect();
     assert_eq!(shown, clip.units.iter().map(|unit| unit.pts).collect::<Vec<_>>());
     decode(dir.path(), &runs[0].file);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h265_is_taken_as_h264_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = Clip::encode_h265(dir.path(), "640x360", 3);
+    let large = Clip::encode_h265(dir.path(), "960x540", 2);
+    let good = Behaviour::good(&[&clip]);
+    // Key frames stand where the encoder puts them; decoding order has them a little before 25, 50.
+    let key = |behind: usize| {
+        let is_key = |unit: &Unit| unit.nals.iter().any(|nal| (16..=21).contains(&(nal[0] >> 1 & 0x3f)));
+        behind + clip.units[behind..].iter().position(is_key).unwrap()
+    };
+    let cases = [
+        ("in the SDP only", Behaviour { sets_in_band_from: None, ..good.clone() }, 0),
+        (
+            "in-band, late",
+            Behaviour { sets_in_sdp: false, sets_in_band_from: Some(30), ..good.clone() },
+            key(30),
+        ),
+        ("over UDP", Behaviour { takes: Takes::Udp, ..good.clone() }, 0),
+        ("joined inside a key frame", Behaviour { joins_at_packet: 5, ..good.clone() }, key(1)),
+    ];
+    for (i, (what, behaviour, first)) in cases.into_iter().enumerate() {
+        let dir = dir.path().join(i.to_string());
+        let (runs, _source) = record(&dir, behaviour, "").await;
+        assert_eq!(runs.len(), 1, "{what}");
+        assert_same(&runs[0].nals, &nals_of(&clip.units[first..]), what);
+    }
+    let changes = dir.path().join("changes");
+    let (runs, _source) = record(&changes, Behaviour::good(&[&clip, &large]), "").await;
+    assert_eq!(runs.iter().map(|r| r.run.track.width).collect::<Vec<_>>(), [640, 960]);
+    for (run, clip) in runs.iter().zip([&clip, &large]) {
+        assert_same(&run.nals, &clip.nals(), "mid-stream change");
+        decode(&changes, &run.file);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

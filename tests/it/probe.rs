@@ -94,6 +94,12 @@ async fn what_is_worth_knowing_is_said_and_does_not_refuse_the_camera() {
         assert!(said.finding("worth_knowing", words), "{words}: {:#}", said.report);
         assert!(number(&said.report["watched"]["pictures"]) > 20.0, "{words}: {:#}", said.report);
     }
+    let h265 = probe_camera(good(&Clip::encode_h265(dir.path(), "320x180", 2))).await;
+    assert!(h265.success, "{:#}", h265.report);
+    assert_eq!(
+        (h265.report["streams"][0]["codec"].as_str(), h265.report["parameter_sets"].as_str()),
+        (Some("h265"), Some("both"))
+    );
     let sdp_only = probe_camera(Behaviour { sets_in_band_from: None, ..good(&clip) }).await;
     assert_eq!(sdp_only.report["parameter_sets"], "sdp");
 }

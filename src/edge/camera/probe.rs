@@ -323,7 +323,7 @@ fn no_video(streams: &[StreamSeen]) -> String {
     match codecs.is_empty() {
         true => "the camera has no video at this path".into(),
         false => format!(
-            "video as {} can't be recorded; set the camera to H.264 in its settings",
+            "video as {} can't be recorded; set the camera to H.264 or H.265 in its settings",
             codecs.join(", ")
         ),
     }

@@ -106,11 +106,13 @@ fn event(n: u64) -> Arrived {
     );
     let data = match random % 10 {
         0..=5 => EventData::Motion(Motion {
-            motion: Uuid::from_u64_pair(n / 2, !random),
-            phase: if random.is_multiple_of(2) { MotionPhase::Start } else { MotionPhase::End },
-            start: time,
             end: (!random.is_multiple_of(2)).then_some(received),
-            peak_score: score,
+            ..Motion::new(
+                Uuid::from_u64_pair(n / 2, !random),
+                if random.is_multiple_of(2) { MotionPhase::Start } else { MotionPhase::End },
+                time,
+                score,
+            )
         }),
         6..=8 => EventData::Lamp(Lamp {
             circuit: (random % 16) as u16,

@@ -121,6 +121,20 @@ pub const OUTBOX_ROOM_STEP_BYTES_MAX: u64 = 16 << 20;
 pub const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// Footage that was given up is told once; when none was for this long, that is over.
 pub const ROOM_CALM: Duration = Duration::from_secs(600);
+/// Zones and masks of a camera, corners of each, and bytes of a zone's name.
+pub const MOTION_ZONES_MAX: usize = 32;
+pub const MOTION_POLYGON_POINTS_MAX: usize = 64;
+pub const MOTION_ZONE_NAME_BYTES_MAX: usize = 64;
+/// Least time after which long motion may be closed, to go on as another event.
+pub const MOTION_LONGEST_MIN: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
+/// Pictures closer together than this are decoded but not looked at: 15 a second at most.
+pub const MOTION_PICTURE_EVERY: Duration = Duration::from_millis(60);
+/// Key frames may be so far apart for a camera whose motion is looked for in them alone while nothing moves: who
+/// crosses in two seconds must be in one of them.
+pub const MOTION_KEY_INTERVAL_MAX: Duration = Duration::from_millis(2_300);
+/// Access units that are kept to look back to where motion began: bytes, and as many of a burst.
+pub const MOTION_KEPT_BYTES_MAX: usize = 8 << 20;
+pub const MOTION_KEPT_UNITS_MAX: usize = 1_024;
 /// Access units that wait for the motion decoder before the oldest are skipped (counted).
 pub const MOTION_QUEUE_MAX: usize = 64;
 /// The decoder is stalled when this many access units went in since the last picture came out.
@@ -139,7 +153,7 @@ pub const MODBUS_ANSWER_MAX: Duration = Duration::from_secs(3);
 pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 /// Longest fragment: a camera with very rare key frames is cut here all the same.
 pub const FRAGMENT_SECONDS_MAX: u64 = 10;
-/// Longest clip; motion that lasts longer is cut and goes on in the next clip.
+/// Longest motion event and the clip of it, without what is before and after; what lasts longer goes on as another.
 pub const CLIP_SECONDS_MAX: u64 = 120;
 /// Clips that wait for upload, in memory; the ring has the rest.
 pub const UPLOAD_QUEUE_MAX: usize = 4096;

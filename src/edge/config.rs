@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX};
+use crate::limits::{
+    CLIP_SECONDS_MAX, MOTION_LONGEST_MIN, MOTION_POLYGON_POINTS_MAX, MOTION_ZONE_NAME_BYTES_MAX,
+    MOTION_ZONES_MAX, OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX,
+};
 use crate::model::{BoxId, DeviceId};
 use crate::toml_file::ConfigFile;
 
@@ -61,9 +64,7 @@ impl ConfigFile for EdgeConfig {
             if camera.user.is_some() != camera.password_file.is_some() {
                 return Err(format!("camera {}: `user` and `password_file` go together", camera.id));
             }
-            if !(0.0..1.0).contains(&camera.motion.start_score) {
-                return Err(format!("camera {}: motion.start_score must lie between 0 and 1", camera.id));
-            }
+            camera.motion.check().map_err(|why| format!("camera {}: {why}", camera.id))?;
         }
         Ok(())
     }
@@ -183,25 +184,125 @@ pub enum Transport {
 #[serde(deny_unknown_fields, default)]
 pub struct MotionConfig {
     pub enabled: bool,
-    /// Share of the picture that must change to start an event, 0 to 1.
-    pub start_score: f64,
+    /// From 0, which wants twice the usual contrast, to 1, which is content with half of it.
+    pub sensitivity: f64,
+    /// Least height of what moves, as a share of the picture's height.
+    pub height_min: f64,
     /// Motion that pauses for less than this goes on as the same event.
     pub quiet: SignedDuration,
+    /// An event that is longer is closed, and goes on as another that names it.
+    pub longest: SignedDuration,
     /// Footage before the start that goes into the clip.
     pub pre_roll: SignedDuration,
     /// Footage after the end that goes into the clip.
     pub post_roll: SignedDuration,
+    /// Decodes every picture also while nothing moves: for a camera whose key frames are seldom worth a look.
+    pub every_picture: bool,
+    /// Where movement counts; without zones, everywhere.
+    #[serde(rename = "zone", skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<MotionZone>,
+    /// Where nobody looks, zone or not.
+    #[serde(rename = "mask", skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<MotionMask>,
 }
 
 impl Default for MotionConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            start_score: 0.002,
+            sensitivity: 0.5,
+            height_min: 0.03,
             quiet: SignedDuration::from_secs(2),
+            longest: SignedDuration::from_secs(CLIP_SECONDS_MAX as i64),
             pre_roll: SignedDuration::from_secs(2),
             post_roll: SignedDuration::from_secs(2),
+            every_picture: false,
+            zones: Vec::new(),
+            masks: Vec::new(),
         }
+    }
+}
+
+/// A part of the picture in which movement counts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MotionZone {
+    /// What events call it.
+    pub name: String,
+    /// Corners of a polygon: `[x, y]`, each from 0 (left, top) to 1 (right, bottom).
+    pub points: Vec<[f64; 2]>,
+    /// As the camera's, for this zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sensitivity: Option<f64>,
+    /// As the camera's, for this zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height_min: Option<f64>,
+    /// Only what goes this way in the picture, give or take 60 degrees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<MotionDirection>,
+}
+
+/// A part of the picture in which nobody looks for movement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MotionMask {
+    /// Corners of a polygon, as a zone's.
+    pub points: Vec<[f64; 2]>,
+}
+
+/// A way through the picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MotionDirection {
+    Left,
+    Right,
+    Up,
+    Down,
+}
+
+impl MotionConfig {
+    fn check(&self) -> Result<(), String> {
+        let share = |what: &str, value: Option<f64>| match value {
+            Some(value) if !(0.0..=1.0).contains(&value) => Err(format!("{what} must lie between 0 and 1")),
+            _ => Ok(()),
+        };
+        share("motion.sensitivity", Some(self.sensitivity))?;
+        share("motion.height_min", Some(self.height_min))?;
+        if self.longest < MOTION_LONGEST_MIN
+            || self.longest > SignedDuration::from_secs(CLIP_SECONDS_MAX as i64)
+        {
+            let least = MOTION_LONGEST_MIN.as_secs();
+            return Err(format!("motion.longest must lie between {least}s and {CLIP_SECONDS_MAX}s"));
+        }
+        if self.zones.len() + self.masks.len() > MOTION_ZONES_MAX {
+            return Err(format!("at most {MOTION_ZONES_MAX} zones and masks"));
+        }
+        for (n, mask) in self.masks.iter().enumerate() {
+            check_polygon(&mask.points).map_err(|why| format!("motion.mask {}: {why}", n + 1))?;
+        }
+        for (n, zone) in self.zones.iter().enumerate() {
+            let named = |why: String| format!("motion.zone {:?}: {why}", zone.name);
+            if zone.name.is_empty() || zone.name.len() > MOTION_ZONE_NAME_BYTES_MAX {
+                return Err(named(format!("a name has 1 to {MOTION_ZONE_NAME_BYTES_MAX} bytes")));
+            }
+            if self.zones[..n].iter().any(|other| other.name == zone.name) {
+                return Err(named("there are two of that name".into()));
+            }
+            check_polygon(&zone.points).map_err(named)?;
+            share("sensitivity", zone.sensitivity).map_err(named)?;
+            share("height_min", zone.height_min).map_err(named)?;
+        }
+        Ok(())
+    }
+}
+
+fn check_polygon(points: &[[f64; 2]]) -> Result<(), String> {
+    if !(3..=MOTION_POLYGON_POINTS_MAX).contains(&points.len()) {
+        return Err(format!("a polygon has 3 to {MOTION_POLYGON_POINTS_MAX} points, not {}", points.len()));
+    }
+    match points.iter().flatten().find(|at| !(0.0..=1.0).contains(*at)) {
+        Some(at) => Err(format!("points are shares of the picture, from 0 to 1, not {at}")),
+        None => Ok(()),
     }
 }
 

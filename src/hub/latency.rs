@@ -76,13 +76,7 @@ mod tests {
     #[test]
     fn motion_counts_from_its_making_and_nothing_else_counts() {
         let searchable = Searchable::register(&Registry::new()).unwrap();
-        let motion = EventData::Motion(Motion {
-            motion: Uuid::nil(),
-            phase: MotionPhase::Start,
-            start: Time::UNIX_EPOCH,
-            end: None,
-            peak_score: 0.5,
-        });
+        let motion = EventData::Motion(Motion::new(Uuid::nil(), MotionPhase::Start, Time::UNIX_EPOCH, 0.5));
         let status = EventData::Status(Status { working: true, detail: None });
         let now = Time::from_millisecond(10_000).unwrap();
         searchable.observe(&[record(9_000, motion.clone()), record(1_000, status)], now);

@@ -83,11 +83,13 @@ impl Mix {
         let pair = mixed(mixed(self.seed, life), n - u64::from(is_end));
         let start = if is_end { time - jiff::SignedDuration::from_secs(MOTION_S) } else { time };
         EventData::Motion(Motion {
-            motion: Uuid::from_u64_pair(pair, mixed(pair, 1)),
-            phase: if is_end { MotionPhase::End } else { MotionPhase::Start },
-            start,
             end: is_end.then_some(time),
-            peak_score: (pair % 1000) as f64 / 1000.0,
+            ..Motion::new(
+                Uuid::from_u64_pair(pair, mixed(pair, 1)),
+                if is_end { MotionPhase::End } else { MotionPhase::Start },
+                start,
+                (pair % 1000) as f64 / 1000.0,
+            )
         })
     }
 

@@ -1,6 +1,6 @@
 //! H.264 or H.265 access units in, small grey pictures out: what the motion detector looks at.
 //!
-//! Owns one decoding pipeline of one camera. Never blocks its caller: what does not fit is skipped
+//! Owns one decoding pipeline of one camera, and which decoder of this machine it has. Never blocks its caller: what does not fit is skipped
 //! up to the next key frame and counted. A pipeline that fails, ends or silently gives nothing says
 //! so once; its owner then drops it and starts another. May not decide what moved.
 
@@ -14,10 +14,11 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use tokio::sync::mpsc;
 
-use super::{MediaError, caps_name, chain, element, error_detail, init, parser_and_decoder};
+use super::shrink::Shrink;
+use super::{MediaError, caps_name, chain, element, error_detail, fast_decoder, init, parser};
 use crate::limits::{
     ACCESS_UNIT_BYTES_MAX, DECODER_PENDING_FRAMES_MAX, DECODER_SILENT_FRAMES_MIN, DECODER_SILENT_MAX,
-    MOTION_QUEUE_MAX,
+    MOTION_PICTURE_EVERY, MOTION_QUEUE_MAX,
 };
 use crate::model::{Picture, VideoCodec};
 
@@ -49,6 +50,9 @@ pub struct GreyDecoder {
     shared: Arc<Shared>,
     watch: StallWatch,
     codec: VideoCodec,
+    name: String,
+    /// What came last was to be decoded alone; none before the first.
+    alone: Option<bool>,
     skipping: bool,
     /// Began again in the middle: pictures that need those before are left out up to the next key frame.
     resumed: bool,
@@ -56,28 +60,32 @@ pub struct GreyDecoder {
 
 impl GreyDecoder {
     /// Starts a pipeline for a stream with these parameter sets (`codec_data`: the body of `avcC` or
-    /// `hvcC`). Pictures come out of the receiver, `width` by `height`; `width` is a multiple of 4.
+    /// `hvcC`). Small pictures (see [`Shrink`]) come out of the receiver.
     pub fn start(
         codec: VideoCodec,
         codec_data: &[u8],
-        width: u32,
-        height: u32,
     ) -> Result<(Self, mpsc::Receiver<DecoderOutput>), MediaError> {
         init()?;
-        if width == 0 || height == 0 || !width.is_multiple_of(4) {
-            let detail = format!("a picture of {width} x {height} can't be asked for");
-            return Err(MediaError::Pipeline { pipeline: PIPELINE, detail });
-        }
         // One place more than pictures may take, so that the fault always has room.
         let (outputs, receiver) = mpsc::channel(MOTION_QUEUE_MAX + 1);
         let shared = Arc::new(Shared::new(outputs));
         let source = access_unit_source(codec, codec_data);
-        let sink = grey_sink(width, height, &shared);
-        let pipeline = build(codec, &source, &sink)?;
+        let sink = grey_sink(&shared);
+        let (pipeline, name) = build(codec, &source, &sink)?;
         watch_bus(&pipeline, &shared);
         // Owned from here on, so that an error on the way stops what was started.
         let watch = StallWatch::default();
-        let decoder = Self { pipeline, source, shared, watch, codec, skipping: false, resumed: false };
+        let decoder = Self {
+            pipeline,
+            source,
+            shared,
+            watch,
+            codec,
+            name,
+            alone: None,
+            skipping: false,
+            resumed: false,
+        };
         decoder.pipeline.set_state(gst::State::Playing).map_err(|e| {
             let detail = decoder.shared.fault_detail().unwrap_or_else(|| e.to_string());
             MediaError::Pipeline { pipeline: PIPELINE, detail }
@@ -85,9 +93,25 @@ impl GreyDecoder {
         Ok((decoder, receiver))
     }
 
+    /// The decoder that was chosen, as GStreamer calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Hands over one access unit (NAL units with 4-byte lengths, as in MP4). Does not wait: when the
-    /// pipeline is behind, access units are skipped up to the next key frame.
+    /// pipeline is behind, access units are skipped up to the next key frame. What follows one that was pushed
+    /// [alone](Self::push_alone) begins with a key frame, and times never go back.
     pub fn push(&mut self, access_unit: Bytes, pts_ns: u64) -> Result<(), MediaError> {
+        self.push_one(access_unit, pts_ns, false)
+    }
+
+    /// Hands over a key frame whose picture is wanted at once: decoders keep pictures back until they know that none
+    /// comes before them.
+    pub fn push_alone(&mut self, key_frame: Bytes, pts_ns: u64) -> Result<(), MediaError> {
+        self.push_one(key_frame, pts_ns, true)
+    }
+
+    fn push_one(&mut self, access_unit: Bytes, pts_ns: u64, alone: bool) -> Result<(), MediaError> {
         if let Some(detail) = self.shared.fault_detail() {
             return Err(MediaError::Stopped(detail));
         }
@@ -104,14 +128,19 @@ impl GreyDecoder {
             self.shared.fault(detail.clone());
             return Err(MediaError::Stopped(detail));
         }
-        if self.must_skip(&access_unit) {
+        let begins = self.alone != Some(alone);
+        if self.must_skip(&access_unit, begins) {
             self.shared.frames_skipped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let mut buffer = gst::Buffer::from_slice(access_unit);
         let fresh = buffer.get_mut().expect("a new buffer has one owner");
         fresh.set_pts(gst::ClockTime::from_nseconds(pts_ns));
-        self.source.push_buffer(buffer).map(|_| ()).map_err(|e| {
+        let pushed = match self.alone.replace(alone) {
+            Some(before) if before == alone => self.source.push_buffer(buffer),
+            _ => self.source.push_sample(&begin(&buffer, alone)),
+        };
+        pushed.map(|_| ()).map_err(|e| {
             let detail = self.shared.fault_detail().unwrap_or_else(|| format!("buffer refused: {e}"));
             self.shared.fault(detail.clone());
             MediaError::Stopped(detail)
@@ -128,7 +157,7 @@ impl GreyDecoder {
         self.shared.frames_in.load(Ordering::Relaxed)
     }
 
-    /// Pictures that the decoder gave, read or not.
+    /// Pictures that the decoder gave, read or not, made small or not.
     pub fn frames_out(&self) -> u64 {
         self.shared.frames_out.load(Ordering::Relaxed)
     }
@@ -152,12 +181,12 @@ impl GreyDecoder {
         drop(self);
     }
 
-    fn must_skip(&mut self, access_unit: &[u8]) -> bool {
+    fn must_skip(&mut self, access_unit: &[u8], begins: bool) -> bool {
         let picture = self.codec.picture(access_unit);
         if !self.has_room() {
             self.skipping = true;
         } else if picture == Some(Picture::RandomAccess) {
-            self.resumed = std::mem::take(&mut self.skipping);
+            self.resumed = std::mem::take(&mut self.skipping) || begins;
         }
         // A decoder leaves these out where a stream begins, but does not know that it begins again.
         self.skipping || (self.resumed && picture == Some(Picture::SkippedLeading))
@@ -213,7 +242,6 @@ impl Shared {
     }
 
     fn frame(&self, frame: GreyFrame) {
-        self.frames_out.fetch_add(1, Ordering::Relaxed);
         // The last place in the queue belongs to the fault; there is one thread that sends frames.
         let sent = self.outputs.capacity() > 1 && self.outputs.try_send(DecoderOutput::Frame(frame)).is_ok();
         if !sent {
@@ -305,23 +333,42 @@ fn access_unit_source(codec: VideoCodec, codec_data: &[u8]) -> gst_app::AppSrc {
         .caps(&caps)
         .format(gst::Format::Time)
         .is_live(true)
+        .property("handle-segment-change", true)
         .property("max-buffers", MOTION_QUEUE_MAX as u64)
         .max_bytes(0)
         .block(false)
         .build()
 }
 
-fn grey_sink(width: u32, height: u32, shared: &Arc<Shared>) -> gst_app::AppSink {
-    let caps = gst::Caps::builder("video/x-raw")
-        .field("format", "GRAY8")
-        .field("width", width as i32)
-        .field("height", height as i32)
-        .build();
+/// The first buffer of a segment. In one of key frames only, a decoder gives each picture at once.
+fn begin(buffer: &gst::Buffer, alone: bool) -> gst::Sample {
+    let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+    segment.set_start(gst::ClockTime::ZERO);
+    if alone {
+        segment.set_flags(gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::TRICKMODE_KEY_UNITS);
+    }
+    gst::Sample::builder().buffer(buffer).segment(&segment).build()
+}
+
+fn grey_sink(shared: &Arc<Shared>) -> gst_app::AppSink {
+    // What decoders give; in all of these the picture's luma comes first.
+    let formats = gst::List::new(["I420", "NV12", "Y42B", "Y444", "GRAY8"]);
+    let caps = gst::Caps::builder("video/x-raw").field("format", formats).build();
     let shared = shared.clone();
+    let mut next_ns = 0;
     let on_sample = move |sink: &gst_app::AppSink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let Some(frame) = grey_frame(&sample, width as usize, height as usize) else {
-            shared.fault("a decoded picture has no time or the wrong size".into());
+        shared.frames_out.fetch_add(1, Ordering::Relaxed);
+        let Some(pts_ns) = sample.buffer().and_then(|buffer| buffer.pts()).map(|pts| pts.nseconds()) else {
+            shared.fault("a decoded picture has no time".into());
+            return Err(gst::FlowError::Error);
+        };
+        if pts_ns < next_ns {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        next_ns = pts_ns + MOTION_PICTURE_EVERY.as_nanos() as u64;
+        let Some(frame) = grey_frame(&sample, pts_ns) else {
+            shared.fault("a decoded picture is not what its caps say".into());
             return Err(gst::FlowError::Error);
         };
         shared.frame(frame);
@@ -336,27 +383,31 @@ fn grey_sink(width: u32, height: u32, shared: &Arc<Shared>) -> gst_app::AppSink 
         .build()
 }
 
-fn grey_frame(sample: &gst::Sample, width: usize, height: usize) -> Option<GreyFrame> {
-    let buffer = sample.buffer()?;
-    let pts_ns = buffer.pts()?.nseconds();
-    let map = buffer.map_readable().ok()?;
-    // Rows of GRAY8 are padded to 4 bytes; `start` asks for widths that need no padding.
-    (map.len() == width * height).then(|| GreyFrame { pts_ns, width, height, pixels: map.to_vec() })
+fn grey_frame(sample: &gst::Sample, pts_ns: u64) -> Option<GreyFrame> {
+    let caps = sample.caps()?.structure(0)?;
+    let (width, height) = (caps.get::<i32>("width").ok()?, caps.get::<i32>("height").ok()?);
+    let (width, height) = (usize::try_from(width).ok()?, usize::try_from(height).ok()?);
+    let small = Shrink::of(width, height)?;
+    let map = sample.buffer()?.map_readable().ok()?;
+    // GStreamer's own layout of these formats: rows of luma are padded to 4 bytes.
+    let pixels = small.means(&map, width.next_multiple_of(4))?;
+    Some(GreyFrame { pts_ns, width: small.width, height: small.height, pixels })
 }
 
+/// The pipeline, and the name of the decoder in it.
 fn build(
     codec: VideoCodec,
     source: &gst_app::AppSrc,
     sink: &gst_app::AppSink,
-) -> Result<gst::Pipeline, MediaError> {
+) -> Result<(gst::Pipeline, String), MediaError> {
     let pipeline = gst::Pipeline::new();
-    let (parse, decode) = parser_and_decoder(codec)?;
-    let scale = element("videoscale")?;
-    scale.set_property_from_str("method", "bilinear");
-    scale.set_property("add-borders", false);
+    let decode = fast_decoder(codec)?;
+    let name = decode.factory().map_or_else(String::new, |factory| factory.name().to_string());
+    // Does nothing to what decoders commonly give.
     let convert = element("videoconvert")?;
-    chain(&pipeline, PIPELINE, &[source.upcast_ref(), &parse, &decode, &scale, &convert, sink.upcast_ref()])?;
-    Ok(pipeline)
+    let parse = parser(codec)?;
+    chain(&pipeline, PIPELINE, &[source.upcast_ref(), &parse, &decode, &convert, sink.upcast_ref()])?;
+    Ok((pipeline, name))
 }
 
 /// Reads the bus in the thread that posts, so that no thread or main loop waits for it.
@@ -395,8 +446,7 @@ mod tests {
 
     /// Pushes with back pressure, as a file reader would, and collects what comes out.
     fn decode_all(stream: &EncodedStream) -> (Vec<DecoderOutput>, GreyDecoder) {
-        let (mut decoder, mut outputs) =
-            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
+        let (mut decoder, mut outputs) = GreyDecoder::start(stream.codec, &stream.codec_data).unwrap();
         let mut got = Vec::new();
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut patience = DECODER_SILENT_MAX / 3;
@@ -444,8 +494,8 @@ mod tests {
             times.sort_unstable();
             for (output, pts) in got.iter().zip(times) {
                 let DecoderOutput::Frame(frame) = output else { panic!("{codec:?}: {output:?}") };
-                assert_eq!((frame.pts_ns, frame.width, frame.height), (pts, 160, 90), "{codec:?}");
-                assert_eq!(frame.pixels.len(), 160 * 90);
+                assert_eq!((frame.pts_ns, frame.width, frame.height), (pts, 320, 180), "{codec:?}");
+                assert_eq!(frame.pixels.len(), 320 * 180);
             }
             let DecoderOutput::Frame(first) = &got[0] else { panic!() };
             assert!(
@@ -473,8 +523,7 @@ mod tests {
         let mut expected: Vec<u64> = stream.access_units.iter().map(|(_, pts)| *pts).collect();
         expected.retain(|pts| !left_out.contains(pts));
         expected.sort_unstable();
-        let (mut decoder, mut outputs) =
-            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
+        let (mut decoder, mut outputs) = GreyDecoder::start(stream.codec, &stream.codec_data).unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut got = Vec::new();
         let mut units = stream.access_units.iter().peekable();
@@ -489,6 +538,49 @@ mod tests {
             }
         }
         assert!(got.len() + HELD_BACK >= expected.len() && expected.starts_with(&got), "{got:?}");
+    }
+
+    /// Key frames alone, then every picture from an earlier one on: each comes out when it is due.
+    #[test]
+    fn a_key_frame_alone_comes_out_at_once_and_all_pictures_after_it() {
+        for stream in [avc_stream(640, 360, 10, 100), hevc_stream(640, 360, 10, 100)] {
+            let codec = stream.codec;
+            let (mut decoder, mut outputs) = GreyDecoder::start(codec, &stream.codec_data).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let mut next = || loop {
+                match outputs.try_recv() {
+                    Ok(DecoderOutput::Frame(frame)) => return frame,
+                    Ok(fault) => panic!("{codec:?}: {fault:?}"),
+                    Err(_) => assert!(Instant::now() < deadline, "{codec:?}: no picture"),
+                }
+                std::thread::yield_now();
+            };
+            let is_key = |unit: &&(Bytes, u64)| codec.picture(&unit.0) == Some(Picture::RandomAccess);
+            let keys: Vec<_> = stream.access_units.iter().filter(is_key).collect();
+            assert!(keys.len() >= 4, "{codec:?}: {}", keys.len());
+            for round in 0..2u64 {
+                let later_ns = round * 1000 * FRAME_NS;
+                let mut alone = Vec::new();
+                for (unit, pts_ns) in &keys {
+                    decoder.push_alone(unit.clone(), later_ns + pts_ns).unwrap();
+                    // What is left of the round before comes first.
+                    let frame =
+                        std::iter::repeat_with(&mut next).find(|frame| frame.pts_ns >= later_ns).unwrap();
+                    assert_eq!(frame.pts_ns, later_ns + pts_ns, "{codec:?}");
+                    alone.push(frame.pixels);
+                }
+                // Back to the second key frame, on times that go on.
+                let from = stream.access_units.iter().position(|unit| unit.1 == keys[1].1).unwrap();
+                let later_ns = later_ns + 500 * FRAME_NS;
+                for (unit, pts_ns) in &stream.access_units[from..] {
+                    decoder.push(unit.clone(), later_ns + pts_ns).unwrap();
+                }
+                let first = next();
+                assert_eq!((first.pts_ns, &first.pixels), (later_ns + keys[1].1, &alone[1]), "{codec:?}");
+                let last_ns = later_ns + keys[3].1;
+                while next().pts_ns < last_ns {}
+            }
+        }
     }
 
     #[test]
@@ -527,8 +619,7 @@ mod tests {
 
     fn falls_behind(stream: EncodedStream) {
         let (flood, calm) = stream.access_units.split_at(300);
-        let (mut decoder, mut outputs) =
-            GreyDecoder::start(stream.codec, &stream.codec_data, 160, 90).unwrap();
+        let (mut decoder, mut outputs) = GreyDecoder::start(stream.codec, &stream.codec_data).unwrap();
         for (access_unit, pts) in flood {
             decoder.push(access_unit.clone(), *pts).expect("a burst is no fault");
         }

@@ -6,6 +6,7 @@
 pub mod decode;
 #[cfg(feature = "demo")]
 pub mod rtsp_server;
+pub mod shrink;
 pub mod still;
 
 use gst::prelude::*;
@@ -50,14 +51,38 @@ fn caps_name(codec: VideoCodec) -> &'static str {
     }
 }
 
-/// Parser and decoder of a codec. The decoder takes one thread: a box has many cameras and few cores.
-fn parser_and_decoder(codec: VideoCodec) -> Result<(gst::Element, gst::Element), MediaError> {
-    let (parse, decode) = match codec {
-        VideoCodec::H264 => (element("h264parse")?, element("avdec_h264")?),
-        VideoCodec::H265 => (element("h265parse")?, element("avdec_h265")?),
+fn parser(codec: VideoCodec) -> Result<gst::Element, MediaError> {
+    match codec {
+        VideoCodec::H264 => element("h264parse"),
+        VideoCodec::H265 => element("h265parse"),
+    }
+}
+
+/// A decoder that is always there. It takes one thread: a box has many cameras and few cores.
+fn plain_decoder(codec: VideoCodec) -> Result<gst::Element, MediaError> {
+    let decode = match codec {
+        VideoCodec::H264 => element("avdec_h264")?,
+        VideoCodec::H265 => element("avdec_h265")?,
     };
     decode.set_property("max-threads", 1i32);
-    Ok((parse, decode))
+    Ok(decode)
+}
+
+/// The machine's own decoder, where it has one that starts (VA-API, then V4L2 without and with state), else the plain one.
+fn fast_decoder(codec: VideoCodec) -> Result<gst::Element, MediaError> {
+    let names = match codec {
+        VideoCodec::H264 => ["vah264dec", "v4l2slh264dec", "v4l2h264dec"],
+        VideoCodec::H265 => ["vah265dec", "v4l2slh265dec", "v4l2h265dec"],
+    };
+    for decode in names.iter().filter_map(|name| gst::ElementFactory::make(name).build().ok()) {
+        // Opens the device: a plugin may be there without it.
+        let starts = decode.set_state(gst::State::Ready).is_ok();
+        let stopped = decode.set_state(gst::State::Null).is_ok();
+        if starts && stopped {
+            return Ok(decode);
+        }
+    }
+    plain_decoder(codec)
 }
 
 /// Adds `elements` to `pipeline` and links them in order.

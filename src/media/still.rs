@@ -10,7 +10,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use super::{MediaError, caps_name, chain, element, error_detail, init, parser_and_decoder};
+use super::{MediaError, caps_name, chain, element, error_detail, init, parser, plain_decoder};
 use crate::limits::{CLIP_BYTES_MAX, STILL_MAX};
 use crate::model::VideoCodec;
 
@@ -85,7 +85,7 @@ fn picture_at(
     let pipeline = gst::Pipeline::new();
     let source = gst_app::AppSrc::builder().format(gst::Format::Bytes).max_bytes(0).block(false).build();
     let demux = element("qtdemux")?;
-    let (parse, decode) = parser_and_decoder(codec)?;
+    let (parse, decode) = (parser(codec)?, plain_decoder(codec)?);
     let out = gst_app::AppSink::builder().sync(false).max_buffers(2).enable_last_sample(false).build();
     chain(&pipeline, PIPELINE, &[source.upcast_ref(), &demux])?;
     chain(&pipeline, PIPELINE, &[&parse, &decode, out.upcast_ref()])?;

@@ -100,8 +100,28 @@ pub struct Motion {
     /// When it ended; with the end only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Time>,
-    /// Share of the picture that changed at the peak so far, 0 to 1.
+    /// When most moved, so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak: Option<Time>,
+    /// Share of the picture that moved then, 0 to 1.
     pub peak_score: f64,
+    /// Around what moved then: left, top, width, height as shares of the picture's width and height.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<[f64; 4]>,
+    /// The zone it was in then, as the box's configuration calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The motion that was closed because it was long; this one goes on where that one ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continues: Option<Uuid>,
+}
+
+impl Motion {
+    /// One of which nothing more is known.
+    pub fn new(motion: Uuid, phase: MotionPhase, start: Time, peak_score: f64) -> Self {
+        let (end, peak, region, zone, continues) = (None, None, None, None, None);
+        Self { motion, phase, start, end, peak, peak_score, region, zone, continues }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

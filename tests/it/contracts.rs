@@ -39,7 +39,11 @@ fn samples() -> Vec<EventData> {
             phase: MotionPhase::End,
             start: time,
             end: Some(time),
+            peak: Some(time),
             peak_score: 0.1,
+            region: Some([0.1, 0.2, 0.3, 0.4]),
+            zone: Some("cổng".into()),
+            continues: Some(id),
         }),
         EventData::Clip(ClipCut {
             clip: id,

@@ -22,7 +22,9 @@ pub struct CamerasMetrics {
     ring_errors: IntCounterVec,
     clock_shifts: IntCounterVec,
     motion_units_dropped: IntCounterVec,
+    motion_units_decoded: IntCounterVec,
     motion_frames: IntCounterVec,
+    motion_decoder: IntGaugeVec,
     motion_faults: IntCounterVec,
     clips: IntCounterVec,
     clips_failed: IntCounterVec,
@@ -45,7 +47,10 @@ pub struct CameraMetrics {
     pub ring_errors: IntCounter,
     pub clock_shifts: IntCounter,
     pub motion_units_dropped: IntCounter,
+    pub motion_units_decoded: IntCounter,
     pub motion_frames: IntCounter,
+    device: DeviceId,
+    decoder: IntGaugeVec,
     pub motion_faults: IntCounter,
     pub clips: IntCounter,
     pub clips_failed: IntCounter,
@@ -73,6 +78,15 @@ impl CamerasMetrics {
                 "motion_units_dropped_total",
                 "Access units not looked at for motion",
             )?,
+            motion_units_decoded: counter(
+                "motion_units_decoded_total",
+                "Access units decoded to look for motion",
+            )?,
+            motion_decoder: part.gauges(
+                "motion_decoder",
+                "1 for the decoder that motion is looked for with",
+                &["device", "decoder"],
+            )?,
             motion_frames: counter("motion_frames_total", "Pictures looked at for motion")?,
             motion_faults: counter("motion_faults_total", "Times the motion decoder failed")?,
             clips: counter("clips_total", "Clips cut")?,
@@ -97,10 +111,20 @@ impl CamerasMetrics {
             ring_errors: self.ring_errors.with_label_values(&label),
             clock_shifts: self.clock_shifts.with_label_values(&label),
             motion_units_dropped: self.motion_units_dropped.with_label_values(&label),
+            motion_units_decoded: self.motion_units_decoded.with_label_values(&label),
             motion_frames: self.motion_frames.with_label_values(&label),
+            device: device.clone(),
+            decoder: self.motion_decoder.clone(),
             motion_faults: self.motion_faults.with_label_values(&label),
             clips: self.clips.with_label_values(&label),
             clips_failed: self.clips_failed.with_label_values(&label),
         }
+    }
+}
+
+impl CameraMetrics {
+    /// Says which decoder motion is looked for with.
+    pub fn motion_decoder(&self, name: &str) {
+        self.decoder.with_label_values(&[self.device.as_str(), name]).set(1);
     }
 }

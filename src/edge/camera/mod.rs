@@ -17,6 +17,8 @@ mod motion;
 #[path = "motion_off.rs"]
 mod motion;
 #[cfg(feature = "media")]
+mod motion_watch;
+#[cfg(feature = "media")]
 mod motion_worker;
 pub mod onvif;
 pub mod probe;

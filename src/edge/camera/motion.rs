@@ -29,7 +29,7 @@ pub enum MotionInput {
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct MotionUnit {
     pub stream: Arc<Stream>,
     pub data: Bytes,

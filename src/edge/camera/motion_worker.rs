@@ -1,6 +1,6 @@
 //! From access units to motion events and clips.
 //!
-//! Owns the decoder and the detector of one camera, in a task of its own. A decoder that fails or
+//! Owns the decoder and the detector of one camera, in a task of its own; which access units are decoded is `Watch`'s. A decoder that fails or
 //! gives nothing is a fault with its own event; another one is started, and the fault is cleared when
 //! pictures come again. May slow nothing down but itself.
 
@@ -15,19 +15,18 @@ use uuid::Uuid;
 use super::accept;
 use super::metrics::CameraMetrics;
 use super::motion::{MotionInput, MotionUnit, Stream};
+use super::motion_watch::Watch;
 use crate::edge::clip::ClipJob;
 use crate::edge::clock;
 use crate::edge::config::MotionConfig;
-use crate::edge::motion::{MotionChange, MotionDetector};
+use crate::edge::motion::{MotionChange, MotionDetector, Sighting};
 use crate::edge::outbox::{NewEvent, Outbox};
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, CLIP_SECONDS_MAX};
+use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 use crate::media::MediaError;
 use crate::media::decode::{DecoderOutput, GreyDecoder, GreyFrame};
 use crate::model::{ClockQuality, DeviceId, EventData, Fault, FaultPhase, Motion, MotionPhase, Time};
 
 const FAULT: &str = "motion_pipeline_stalled";
-const GREY_WIDTH: u32 = 160;
-const GREY_HEIGHT: u32 = 90;
 /// No picture for this long ends what moves.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Changes between the two timelines that are remembered.
@@ -40,14 +39,24 @@ pub struct MotionWorker {
     clips: mpsc::Sender<ClipJob>,
     metrics: CameraMetrics,
     shutdown: CancellationToken,
-    detector: MotionDetector,
+    /// Made for the size of the pictures that come.
+    detector: Option<Sized>,
     decoder: Option<Decoder>,
+    watch: Watch,
+    /// The newest key frame that was calm by itself: looked at already.
+    calm_ns: Option<u64>,
     faulty: bool,
     backoff: Duration,
     retry_at: Option<Instant>,
     /// Where the worker's timeline stands in wall-clock time, from a point on.
     anchors: VecDeque<Anchor>,
     event: Option<Event>,
+}
+
+struct Sized {
+    width: usize,
+    height: usize,
+    detector: MotionDetector,
 }
 
 struct Decoder {
@@ -67,6 +76,8 @@ struct Anchor {
 #[derive(Clone, Copy)]
 struct Event {
     motion: Uuid,
+    /// The one that was closed because it was long.
+    continues: Option<Uuid>,
     start: Time,
     /// Footage up to here is in clips already.
     clips_from: Time,
@@ -82,14 +93,16 @@ impl MotionWorker {
         shutdown: CancellationToken,
     ) -> Self {
         Self {
-            detector: MotionDetector::new(GREY_WIDTH as usize, GREY_HEIGHT as usize, &config),
             device,
             config,
             outbox,
             clips,
             metrics,
             shutdown,
+            detector: None,
             decoder: None,
+            watch: Watch::default(),
+            calm_ns: None,
             faulty: false,
             backoff: BACKOFF_FIRST,
             retry_at: None,
@@ -121,9 +134,32 @@ impl MotionWorker {
         if !fits && !self.start_decoder(&unit).await {
             return;
         }
-        let decoder = self.decoder.as_mut().expect("started above");
-        if let Err(error) = decoder.decoder.push(unit.data, unit.pts_ns) {
-            self.fault(error.to_string()).await;
+        if unit.sync && self.may_rest(unit.pts_ns) {
+            self.watch.rest();
+            self.detector.as_mut().expect("it is calm").detector.rest();
+        }
+        self.watch.take(unit);
+        self.decode().await;
+    }
+
+    fn may_rest(&self, at_ns: u64) -> bool {
+        let is_calm = self.detector.as_ref().is_some_and(|sized| sized.detector.is_calm(at_ns));
+        is_calm && self.watch.may_rest() && !self.config.every_picture
+    }
+
+    /// Gives the decoder what is due and has room.
+    async fn decode(&mut self) {
+        while let Some(made) = &mut self.decoder
+            && let Some(due) = self.watch.next(made.decoder.has_room())
+        {
+            self.metrics.motion_units_decoded.inc();
+            let pushed = match due.alone {
+                true => made.decoder.push_alone(due.unit.data, due.decoder_ns),
+                false => made.decoder.push(due.unit.data, due.decoder_ns),
+            };
+            if let Err(error) = pushed {
+                self.fault(error.to_string()).await;
+            }
         }
     }
 
@@ -136,11 +172,14 @@ impl MotionWorker {
         self.stop_decoder().await;
         let stream = unit.stream.clone();
         let started = tokio::task::spawn_blocking(move || {
-            let made = GreyDecoder::start(stream.codec, &stream.codec_data, GREY_WIDTH, GREY_HEIGHT)?;
+            let made = GreyDecoder::start(stream.codec, &stream.codec_data)?;
             Ok::<_, MediaError>((stream, made))
         });
         match started.await.expect("starting a decoder does not panic") {
             Ok((stream, (decoder, outputs))) => {
+                tracing::info!(device = %self.device, decoder = decoder.name(), "motion is looked for");
+                self.metrics.motion_decoder(decoder.name());
+                self.watch.restart();
                 self.decoder = Some(Decoder { stream, decoder, outputs });
                 true
             }
@@ -173,67 +212,125 @@ impl MotionWorker {
             (self.backoff, self.retry_at) = (BACKOFF_FIRST, None);
             self.say_fault(FaultPhase::Cleared, "pictures are decoded again".into()).await;
         }
-        if frame.pixels.len() != (GREY_WIDTH * GREY_HEIGHT) as usize {
-            self.fault(format!("a picture of {} x {}", frame.width, frame.height)).await;
+        self.fit_detector(&frame).await;
+        let (Some(place), Some(Sized { detector, .. })) =
+            (self.watch.place(frame.pts_ns), &mut self.detector)
+        else {
+            return;
+        };
+        if place.alone {
+            match detector.glance(place.pts_ns, &frame.pixels) {
+                true => self.watch.wake(),
+                false => {
+                    self.watch.calm(place.pts_ns);
+                    self.calm_ns = Some(place.pts_ns);
+                }
+            }
+        } else if self.calm_ns.is_none_or(|calm_ns| place.pts_ns > calm_ns) {
+            let change = detector.observe(place.pts_ns, &frame.pixels);
+            // Pictures that were on their way when it seemed calm.
+            if self.watch.is_glancing() && !detector.is_calm(place.pts_ns) {
+                self.watch.wake();
+            }
+            if let Some(change) = change {
+                self.change(change).await;
+            }
+            self.close_long_motion(place.pts_ns).await;
+        }
+        self.decode().await;
+    }
+
+    /// Another size is another picture: what was known of it is of no use.
+    async fn fit_detector(&mut self, frame: &GreyFrame) {
+        let (width, height) = (frame.width, frame.height);
+        if self.detector.as_ref().is_some_and(|sized| (sized.width, sized.height) == (width, height)) {
             return;
         }
-        if let Some(change) = self.detector.observe(frame.pts_ns, &frame.pixels) {
-            self.change(change).await;
-        }
-        self.cut_long_motion(frame.pts_ns).await;
+        self.end_event().await;
+        let detector = MotionDetector::new(width, height, &self.config);
+        self.detector = Some(Sized { width, height, detector });
+        self.calm_ns = None;
     }
 
     async fn change(&mut self, change: MotionChange) {
         match change {
-            MotionChange::Start { at_ns, score } => {
-                let (start, clock) = self.time(at_ns);
-                let motion = Uuid::now_v7();
+            MotionChange::Start { at_ns, peak } => {
+                let (start, _) = self.time(at_ns);
                 let clips_from = start.saturating_sub(self.config.pre_roll).unwrap_or(start);
-                self.event = Some(Event { motion, start, clips_from });
-                let data = Motion { motion, phase: MotionPhase::Start, start, end: None, peak_score: score };
-                self.say(start, clock, EventData::Motion(data)).await;
+                self.start_event(start, at_ns, clips_from, None, &peak).await;
             }
-            MotionChange::End { at_ns, peak_at_ns, peak_score } => {
-                let Some(Event { motion, start, clips_from }) = self.event.take() else { return };
+            MotionChange::End { at_ns, peak } => {
+                let Some(event) = self.event.take() else { return };
                 let (end, clock) = self.time(at_ns);
-                let end = end.max(start);
-                let phase = MotionPhase::End;
-                let data = Motion { motion, phase, start, end: Some(end), peak_score };
-                self.say(end, clock, EventData::Motion(data)).await;
-                let job = ClipJob {
-                    motion: Some(motion),
-                    from: clips_from,
-                    to: end.saturating_add(self.config.post_roll).unwrap_or(end),
-                    motion_start: Some(start),
-                    motion_end: Some(end),
-                    peak: Some(self.time(peak_at_ns).0),
-                    peak_score,
-                };
-                self.cut(job).await;
+                let end = end.max(event.start);
+                let clips_to = end.saturating_add(self.config.post_roll).unwrap_or(end);
+                self.finish_event(event, end, clock, clips_to, &peak).await;
             }
         }
     }
 
-    /// Motion without end is cut into clips on the way.
-    async fn cut_long_motion(&mut self, now_ns: u64) {
+    /// Motion without end is closed on the way, and goes on as another.
+    async fn close_long_motion(&mut self, now_ns: u64) {
         let Some(event) = self.event else { return };
-        let (now, _) = self.time(now_ns);
-        let longest = jiff::SignedDuration::from_secs(CLIP_SECONDS_MAX as i64);
-        if now.duration_since(event.clips_from) < longest {
+        let (now, clock) = self.time(now_ns);
+        if now.duration_since(event.start) < self.config.longest {
             return;
         }
-        let peak = self.detector.peak();
+        let Some(Sized { detector, .. }) = &mut self.detector else { return };
+        let Some(peak) = detector.peak().cloned() else { return };
+        detector.forget_peak();
+        self.finish_event(event, now, clock, now, &peak).await;
+        self.start_event(now, now_ns, now, Some(event.motion), &peak).await;
+    }
+
+    async fn start_event(
+        &mut self,
+        start: Time,
+        at_ns: u64,
+        clips_from: Time,
+        continues: Option<Uuid>,
+        peak: &Sighting,
+    ) {
+        let event = Event { motion: Uuid::now_v7(), continues, start, clips_from };
+        self.event = Some(event);
+        let data = self.motion(event, MotionPhase::Start, None, peak);
+        self.say(start, self.time(at_ns).1, EventData::Motion(data)).await;
+    }
+
+    async fn finish_event(
+        &self,
+        event: Event,
+        end: Time,
+        clock: ClockQuality,
+        clips_to: Time,
+        peak: &Sighting,
+    ) {
+        let data = self.motion(event, MotionPhase::End, Some(end), peak);
         let job = ClipJob {
             motion: Some(event.motion),
             from: event.clips_from,
-            to: now,
+            to: clips_to,
             motion_start: Some(event.start),
-            motion_end: None,
-            peak: peak.map(|p| self.time(p.at_ns).0),
-            peak_score: peak.map_or(0.0, |p| p.score),
+            motion_end: Some(end),
+            peak: data.peak,
+            peak_score: data.peak_score,
         };
-        self.event = Some(Event { clips_from: now, ..event });
+        self.say(end, clock, EventData::Motion(data)).await;
         self.cut(job).await;
+    }
+
+    fn motion(&self, event: Event, phase: MotionPhase, end: Option<Time>, peak: &Sighting) -> Motion {
+        Motion {
+            motion: event.motion,
+            phase,
+            start: event.start,
+            end,
+            peak: Some(self.time(peak.at_ns).0),
+            peak_score: peak.score,
+            region: Some(peak.region),
+            zone: peak.zone.clone(),
+            continues: event.continues,
+        }
     }
 
     async fn cut(&self, job: ClipJob) {
@@ -243,7 +340,8 @@ impl MotionWorker {
     }
 
     async fn end_event(&mut self) {
-        if let Some(change) = self.detector.finish() {
+        let finished = self.detector.as_mut().and_then(|sized| sized.detector.finish());
+        if let Some(change) = finished {
             self.change(change).await;
         }
     }
@@ -345,24 +443,64 @@ mod tests {
         MotionUnit { stream: stream.clone(), data, sync, pts_ns, time, clock: clock::quality() }
     }
 
+    /// A picture in which a bar has been walking around for as long as anyone can tell, from second 10 on.
+    fn restless(n: u64) -> Vec<u8> {
+        let left = (n % 150) as usize;
+        let texture = |x: usize, y: usize| 60 + 20 * ((x / 9 + y / 7) % 2) as u8;
+        let inside = |x: usize, y: usize| n >= 100 && (left..left + 8).contains(&x) && (50..70).contains(&y);
+        (0..160 * 90)
+            .map(|i| (i % 160, i / 160))
+            .map(|(x, y)| if inside(x, y) { 150 } else { texture(x, y) })
+            .collect()
+    }
+
     #[tokio::test]
-    async fn motion_without_end_becomes_spans_that_touch() {
-        let (mut worker, _said, mut jobs) = worker();
+    async fn motion_without_end_is_closed_and_goes_on_as_another() {
+        let (mut worker, mut said, mut jobs) = worker();
+        worker.config.longest = jiff::SignedDuration::from_secs(12);
         let stream = Arc::new(Stream { codec: VideoCodec::H264, codec_data: Vec::new() });
-        worker.remember(&unit(&stream, Bytes::new(), true, 0));
-        worker.change(MotionChange::Start { at_ns: 10 * SECOND_NS, score: 0.1 }).await;
-        for second in 10..300 {
-            worker.cut_long_motion(second * SECOND_NS).await;
+        for n in 0..400u64 {
+            let unit = unit(&stream, Bytes::new(), n.is_multiple_of(20), n * SECOND_NS / 10);
+            worker.remember(&unit);
+            worker.watch.take(unit);
+            let pts_ns = worker.watch.next(true).expect("nothing rests yet").decoder_ns;
+            worker.look(GreyFrame { pts_ns, width: 160, height: 90, pixels: restless(n) }).await;
         }
-        let end = MotionChange::End { at_ns: 299 * SECOND_NS, peak_at_ns: 20 * SECOND_NS, peak_score: 0.2 };
-        worker.change(end).await;
+        worker.end_event().await;
         drop(worker);
-        let mut spans = Vec::new();
-        while let Some(job) = jobs.recv().await {
-            spans.push((job.from, job.to));
+        let mut events = Vec::new();
+        while let Some(EventData::Motion(motion)) = said.recv().await {
+            events.push(motion);
         }
         let at = |second: u64| unit(&stream, Bytes::new(), true, second * SECOND_NS).time;
-        assert_eq!(spans, [(at(8), at(128)), (at(128), at(248)), (at(248), at(301))]);
+        assert_eq!(events.len(), 6, "{events:?}");
+        let mut before: Option<Motion> = None;
+        for pair in events.chunks(2) {
+            let [start, end] = pair else { panic!() };
+            assert_eq!((start.phase, end.phase), (MotionPhase::Start, MotionPhase::End));
+            assert_eq!((start.motion, start.start), (end.motion, end.start));
+            assert_eq!(start.continues, before.as_ref().map(|before| before.motion));
+            assert!(end.peak >= Some(start.start) && end.peak <= end.end, "{end:?}");
+            match &before {
+                None => assert!(start.start >= at(9) && start.start <= at(11), "{start:?}"),
+                Some(before) => assert_eq!(Some(start.start), before.end, "they touch"),
+            }
+            before = Some(end.clone());
+        }
+        let mut spans = Vec::new();
+        while let Some(job) = jobs.recv().await {
+            assert_eq!(
+                job.peak,
+                events.iter().find(|e| e.end == job.motion_end && e.end.is_some()).unwrap().peak
+            );
+            spans.push((job.from, job.to));
+        }
+        let ends: Vec<Time> = events.iter().filter_map(|event| event.end).collect();
+        let rolls = Duration::from_secs(2);
+        assert_eq!(
+            spans,
+            [(events[0].start - rolls, ends[0]), (ends[0], ends[1]), (ends[1], ends[2] + rolls)]
+        );
     }
 
     /// Garbage until the decoder was started anew and failed again, then video.

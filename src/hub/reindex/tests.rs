@@ -81,13 +81,7 @@ fn record(n: u64) -> HubRecord {
     }
     let data = match n % 3 {
         0 => EventData::Status(Status { working: true, detail: None }),
-        _ => EventData::Motion(Motion {
-            motion: Uuid::from_u128(n.into()),
-            phase: MotionPhase::Start,
-            start: time,
-            end: None,
-            peak_score: 0.5,
-        }),
+        _ => EventData::Motion(Motion::new(Uuid::from_u128(n.into()), MotionPhase::Start, time, 0.5)),
     };
     let device = DeviceId::new(format!("cam-{:02}", n % 14)).unwrap();
     let event = Event {

@@ -124,13 +124,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
         9 => {
             EventData::Unknown { kind: "vendor.thing.v1".into(), data: serde_json::json!("x".repeat(60_000)) }
         }
-        _ => EventData::Motion(Motion {
-            motion: uuid(seed.id),
-            phase: MotionPhase::Start,
-            start,
-            end: None,
-            peak_score: 0.1,
-        }),
+        _ => EventData::Motion(Motion::new(uuid(seed.id), MotionPhase::Start, start, 0.1)),
     };
     let event = Event {
         id: uuid(1000 + seed.id),

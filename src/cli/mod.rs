@@ -101,6 +101,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             start_logging();
             let config = crate::edge::config::EdgeConfig::load(&args.config.config)?;
             if args.config.check {
+                crate::edge::lamp_plans(&config)?;
                 println!("{}: good; box {}", args.config.config.display(), config.box_id);
                 return Ok(());
             }

@@ -6,6 +6,7 @@ mod contracts;
 mod delivery;
 mod demo;
 mod footage;
+mod lamp;
 mod layers;
 mod parsers;
 mod proxy;

@@ -4,6 +4,8 @@
 
 mod journal;
 #[cfg(feature = "hub")]
+mod lamp;
+#[cfg(feature = "hub")]
 mod replay;
 mod search;
 
@@ -91,6 +93,8 @@ enum HubCommand {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Switch or dim a lamp circuit through a running hub, if its box allows it.
+    Lamp(lamp::LampArgs),
 }
 
 /// Runs the command until it is done or a signal ends it.
@@ -136,6 +140,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = crate::hub::config::HubConfig::load(&config)?;
             crate::hub::reindex::reindex(config, |line| println!("{line}")).await
         }
+        #[cfg(feature = "hub")]
+        Command::Hub(HubArgs { command: Some(HubCommand::Lamp(args)), .. }) => lamp::run(args).await,
         Command::Journal(args) => journal::run(args).await,
         Command::Search(args) => search::run(args).await,
         #[cfg(all(feature = "edge", feature = "hub"))]

@@ -7,6 +7,7 @@ mod delivery;
 mod demo;
 mod footage;
 mod lamp;
+mod lamp_command;
 mod layers;
 mod parsers;
 mod proxy;

@@ -1,14 +1,15 @@
 //! Commands to lamps, end to end: from the hub's API over the broker to the box, its cabinet's relay, and back.
 
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use camnet::demo::cabinet::{Cabinet, Circuit, MAP_FILE};
 use camnet::edge::config::{LampAllowed, LampConfig};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use crate::world::{HubWorld, camnet, root, run, signal, wait_for};
+use crate::world::{HubWorld, Process, camnet, root, run, signal, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -148,4 +149,68 @@ async fn an_allowed_command_switches_the_relay_and_is_on_record() {
     assert_eq!(edge.ended(), None);
     edge.stop();
     hub.stop();
+}
+
+const CIRCUITS: usize = 8;
+
+/// What others see on the wire, here with Mosquitto: a question with response topic and correlation data, and its answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_is_an_mqtt_request_and_its_result_the_response() {
+    let dir = tempfile::tempdir().unwrap();
+    let cabinet = Cabinet::start(0, vec![Circuit::new(4, 50.0); CIRCUITS]).await.unwrap();
+    let mut ward = Ward::new(dir.path(), cabinet, &[LampAllowed::Switch]);
+    ward.world = ward.world.with_external_broker();
+    let mosquitto = ward.world.start_mosquitto(false);
+    let hub = ward.world.start().await;
+    let edge = ward.world.start_box("box-lamp");
+    ward.online().await;
+    // Each ends with the first message that it hears, and says it then.
+    let listen = |identity: &str, kind: &str| {
+        let file = |name: String| dir.path().join(name);
+        let topic = format!("camnet/1/box-lamp/{kind}");
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-V", "mqttv5", "-C", "1", "-h", "127.0.0.1", "-F", "%R|%D|%C|%p", "-t", &topic]);
+        command.args(["-p", &ward.world.mqtt.to_string()]).arg("--cafile").arg(file("ca.pem".into()));
+        command.arg("--cert").arg(file(format!("{identity}.pem")));
+        command.arg("--key").arg(file(format!("{identity}.key")));
+        Process::start(dir.path(), &format!("{kind}-listener"), &mut command)
+    };
+    let mut listeners = [listen("box-lamp", "command"), listen("camnet-hub", "result")];
+    // Nobody tells when both have subscribed: circuit after circuit is switched until both have heard something.
+    let mut ids = Vec::new();
+    for circuit in 1..=CIRCUITS {
+        let (status, done) = ward.post(json!({ "circuit": circuit, "switch": "off" })).await;
+        assert_eq!(status, 200, "{done}");
+        ids.push(done["correlation"].as_str().unwrap().to_owned());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1) && listeners.iter_mut().any(|l| l.ended().is_none()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if listeners.iter_mut().all(|l| l.ended().is_some()) {
+            break;
+        }
+    }
+    let [mut command, mut result] = listeners.map(|mut listener| {
+        assert!(listener.wait_exit(Duration::from_secs(1)).success(), "{}", listener.log());
+        listener.log()
+    });
+    let heard = |text: &mut String| {
+        let body = text.split_off(text.find('{').unwrap());
+        let body: Value = serde_json::from_str(&body).unwrap();
+        let id = body["correlation"].as_str().unwrap().to_owned();
+        assert!(ids.contains(&id), "{ids:?} has no {id}");
+        (id, body)
+    };
+    let (id, body) = heard(&mut command);
+    assert_eq!(command, format!("camnet/1/box-lamp/result|{id}|application/json|"));
+    assert_eq!(
+        (&body["command"], &body["act"], &body["on"]),
+        (&json!("lamp"), &json!("switch"), &json!(false))
+    );
+    let (id, body) = heard(&mut result);
+    assert_eq!(result, format!("|{id}|application/json|"));
+    assert_eq!(body, json!({ "correlation": id, "outcome": "ok", "on": false }));
+    edge.stop();
+    hub.stop();
+    mosquitto.stop();
 }

@@ -114,14 +114,10 @@ fn event(n: u64) -> Arrived {
                 score,
             )
         }),
-        6..=8 => EventData::Lamp(Lamp {
-            circuit: (random % 16) as u16,
-            reason: LampReason::Heartbeat,
-            on: true,
-            current_a: 3.0 + score,
-            power_w: 690.0 + 230.0 * score,
-            fault: None,
-        }),
+        6..=8 => {
+            let (circuit, power_w) = ((random % 16) as u16, 690.0 + 230.0 * score);
+            EventData::Lamp(Lamp::new(circuit, LampReason::Heartbeat, true, 3.0 + score, power_w))
+        }
         _ => EventData::Status(Status { working: true, detail: None }),
     };
     let event = Event {

@@ -400,6 +400,7 @@ fn message_of(mix: &Mix, epoch: Epoch, sequence: u64, topic: &str) -> OutMessage
         ],
         retain: false,
         token: sequence,
+        correlation: None,
     }
 }
 

@@ -146,9 +146,45 @@ pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
 pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
 /// Longest that making one still may take.
 pub const STILL_MAX: Duration = Duration::from_secs(20);
-/// Longest that a lamp cabinet may take to accept a connection, and to answer one question.
+/// Longest that a lamp cabinet may take to accept a connection.
 pub const MODBUS_CONNECT_MAX: Duration = Duration::from_secs(5);
-pub const MODBUS_ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Longest that a configuration may let a cabinet take for one answer.
+pub const MODBUS_ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Registers, and coils or discrete inputs, of one request (Modbus Application Protocol V1.1b3, 6.1 to 6.4).
+pub const MODBUS_REGISTERS_MAX: u16 = 125;
+pub const MODBUS_BITS_MAX: u16 = 2000;
+/// A cabinet that says it is busy is asked so many times in all, with this pause before the second time, twice as long
+/// before the third.
+pub const MODBUS_BUSY_TRIES: u32 = 3;
+pub const MODBUS_BUSY_PAUSE: Duration = Duration::from_millis(200);
+/// Circuits of one cabinet.
+pub const LAMP_CIRCUITS_MAX: usize = 64;
+/// Shortest and longest time between two readings of a cabinet, and longest rest of one that answers slowly.
+pub const LAMP_POLL_MIN: Duration = Duration::from_millis(50);
+pub const LAMP_POLL_MAX: Duration = Duration::from_secs(3600);
+pub const LAMP_SLOW_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Readings in a row with the same trouble before it is a fault, where one may be chance.
+pub const LAMP_TROUBLE_READINGS: u32 = 3;
+/// What no lighting circuit has: values beyond are the bus's or the map's mistake.
+pub const LAMP_VOLTAGE_V_MAX: f64 = 1_000.0;
+pub const LAMP_CURRENT_A_MAX: f64 = 1_000.0;
+pub const LAMP_POWER_W_MAX: f64 = 1_000_000.0;
+pub const LAMP_ENERGY_KWH_MAX: f64 = 1e9;
+/// Lamp commands that wait for one cabinet, and those that it remembers by correlation id.
+pub const LAMP_COMMANDS_WAITING_MAX: usize = 16;
+pub const LAMP_COMMANDS_KNOWN_MAX: usize = LAMP_CIRCUITS_MAX * LAMP_COMMANDS_PER_HOUR_MAX;
+/// A command may be valid for this long at most: lamps must not switch hours after somebody asked.
+pub const LAMP_COMMAND_VALID_MAX: Duration = Duration::from_secs(300);
+/// Pause between two commands to one circuit, and commands to it in one hour: relays and lamps wear.
+pub const LAMP_COMMAND_PAUSE: Duration = Duration::from_secs(5);
+pub const LAMP_COMMANDS_PER_HOUR_MAX: usize = 20;
+/// How long a cabinet gets to show what it was told.
+pub const LAMP_READ_BACK_MAX: Duration = Duration::from_secs(2);
+/// Characters of a command's correlation id, and of who asked.
+pub const COMMAND_ID_CHARS_MAX: usize = 64;
+pub const COMMAND_ACTOR_CHARS_MAX: usize = 100;
+/// Results of commands that wait for the uplink.
+pub const COMMAND_RESULTS_MAX: usize = 64;
 /// Largest access unit taken from a camera.
 pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 /// Longest fragment: a camera with very rare key frames is cut here all the same.
@@ -273,6 +309,11 @@ pub const INDEX_RETIRE_MAX: Duration = Duration::from_secs(10);
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
 /// Events that a replay offers at once, so that what comes in meanwhile waits no longer than for these.
 pub const REPLAY_EVENTS_MAX: usize = 500;
+/// Commands that wait for a box's result at once.
+pub const COMMANDS_WAITING_MAX: usize = 1_000;
+/// How long a command of the API is valid unless it says otherwise, and how much longer its result is waited for.
+pub const LAMP_COMMAND_VALID: Duration = Duration::from_secs(30);
+pub const COMMAND_RESULT_GRACE: Duration = Duration::from_secs(5);
 /// Events per page: default and most.
 pub const PAGE_EVENTS: usize = 100;
 pub const PAGE_EVENTS_MAX: usize = 1_000;

@@ -3,6 +3,8 @@
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
 mod journal;
+#[cfg(feature = "hub")]
+mod lamp;
 #[cfg(feature = "edge")]
 mod probe;
 #[cfg(feature = "hub")]
@@ -103,6 +105,8 @@ enum HubCommand {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Switch or dim a lamp circuit through a running hub, if its box allows it.
+    Lamp(lamp::LampArgs),
 }
 
 /// Runs the command until it is done or a signal ends it.
@@ -116,6 +120,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let args = config.expect("clap asks for it where there is no subcommand");
             let config = crate::edge::config::EdgeConfig::load(&args.config)?;
             if args.check {
+                crate::edge::lamp_plans(&config)?;
                 println!("{}: good; box {}", args.config.display(), config.box_id);
                 return Ok(());
             }
@@ -150,6 +155,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let config = crate::hub::config::HubConfig::load(&config)?;
             crate::hub::reindex::reindex(config, |line| println!("{line}")).await
         }
+        #[cfg(feature = "hub")]
+        Command::Hub(HubArgs { command: Some(HubCommand::Lamp(args)), .. }) => lamp::run(args).await,
         Command::Journal(args) => journal::run(args).await,
         Command::Search(args) => search::run(args).await,
         #[cfg(all(feature = "edge", feature = "hub"))]

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::Edge;
-use crate::edge::config::{CameraConfig, EdgeConfig, HubLink, LampConfig, RingConfig};
+use crate::edge::config::{CameraConfig, EdgeConfig, HubLink, LampAllowed, LampConfig, RingConfig};
 use crate::hub::config::{BoxesConfig, BrokerConfig, EmbeddedBrokerConfig, HubConfig, OfficersConfig};
 use crate::hub::registry::RegistryFile;
 use crate::hub::{self, Hub};
@@ -419,7 +419,7 @@ fn box_configs(
     per_box.insert(LAMP_BOX, Vec::new());
     let mut configs = Vec::new();
     for (id, cameras) in per_box {
-        let lamps = if id == LAMP_BOX { vec![lamp(cabinet)?] } else { Vec::new() };
+        let lamps = if id == LAMP_BOX { vec![lamp(cabinet, dir)?] } else { Vec::new() };
         configs.push(EdgeConfig {
             box_id: BoxId::new(id)?,
             data_dir: dir.join(id),
@@ -440,15 +440,14 @@ fn box_configs(
     Ok(configs)
 }
 
-fn lamp(cabinet: &Cabinet) -> anyhow::Result<LampConfig> {
-    Ok(LampConfig {
-        id: DeviceId::new(LAMP)?,
-        address: cabinet.address().to_string(),
-        unit: 1,
-        poll: SignedDuration::from_secs(1),
-        heartbeat: SignedDuration::from_secs(300),
-        circuits: cabinet.circuit_configs(),
-    })
+/// The cabinet as its box knows it: by the shipped map, written beside the configuration; the demo may switch it.
+fn lamp(cabinet: &Cabinet, dir: &Path) -> anyhow::Result<LampConfig> {
+    let maps = dir.join("cabinets");
+    std::fs::create_dir_all(&maps).with_context(|| format!("folder {}", maps.display()))?;
+    let map = maps.join(cabinet::MAP_FILE);
+    std::fs::write(&map, cabinet::MAP).with_context(|| format!("file {}", map.display()))?;
+    let config = cabinet.config(DeviceId::new(LAMP)?, &map);
+    Ok(LampConfig { commands: vec![LampAllowed::Switch], ..config })
 }
 
 /// The street lamps burn; after a while one of the first circuit fails, as the picture shows.

@@ -1,13 +1,16 @@
 //! The box's configuration file: one TOML, every key typed, a typo stops the start.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    CLIP_SECONDS_MAX, MOTION_LONGEST_MIN, MOTION_POLYGON_POINTS_MAX, MOTION_ZONE_NAME_BYTES_MAX,
-    MOTION_ZONES_MAX, OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX,
+    CLIP_SECONDS_MAX, LAMP_CIRCUITS_MAX, LAMP_POLL_MAX, LAMP_POLL_MIN, LAMP_POWER_W_MAX, MODBUS_ANSWER_MAX,
+    MOTION_LONGEST_MIN, MOTION_POLYGON_POINTS_MAX, MOTION_ZONE_NAME_BYTES_MAX, MOTION_ZONES_MAX,
+    OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX,
 };
 use crate::model::{BoxId, DeviceId};
 use crate::toml_file::ConfigFile;
@@ -66,6 +69,9 @@ impl ConfigFile for EdgeConfig {
             }
             camera.motion.check().map_err(|why| format!("camera {}: {why}", camera.id))?;
         }
+        for lamp in &self.lamps {
+            lamp.check().map_err(|what| format!("lamp {}: {what}", lamp.id))?;
+        }
         Ok(())
     }
 
@@ -74,6 +80,7 @@ impl ConfigFile for EdgeConfig {
         let mut paths = vec![&mut self.data_dir, ca, certificate, key];
         paths.extend(self.metrics_file.as_mut());
         paths.extend(self.cameras.iter_mut().filter_map(|camera| camera.password_file.as_mut()));
+        paths.extend(self.lamps.iter_mut().map(|lamp| &mut lamp.map));
         paths
     }
 }
@@ -313,45 +320,95 @@ pub struct LampConfig {
     pub id: DeviceId,
     /// `host:port` of the Modbus TCP server.
     pub address: String,
-    #[serde(default = "default_unit")]
-    pub unit: u8,
-    /// How often the cabinet is read.
+    /// The register map of its make, a file like `config/cabinets/sdm630-relays.toml`.
+    pub map: PathBuf,
+    /// How often the cabinet is read. A slow one is read less often: it rests as long as a reading took.
     #[serde(default = "default_poll")]
     pub poll: SignedDuration,
     /// How often a circuit is reported although nothing changed.
     #[serde(default = "default_heartbeat")]
     pub heartbeat: SignedDuration,
+    /// How long one answer may take before the connection is given up.
+    #[serde(default = "default_answer")]
+    pub answer: SignedDuration,
+    /// What the hub may tell this cabinet to do: `switch`, `dim`. Nothing, if absent.
+    #[serde(default)]
+    pub commands: Vec<LampAllowed>,
+    /// Modbus units of the map's parts, where they are not the map's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<String, u8>,
     #[serde(rename = "circuit")]
     pub circuits: Vec<CircuitConfig>,
 }
 
-/// Where one circuit stands in the cabinet's registers.
+/// A kind of command that a cabinet may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LampAllowed {
+    Switch,
+    Dim,
+}
+
+/// One circuit of a cabinet: where it hangs, and what it should draw.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CircuitConfig {
     pub circuit: u16,
-    /// Coil (function 1): commanded on.
-    pub on_coil: u16,
-    /// Input register (function 4): current, in steps of 0.01 A.
-    pub current_register: u16,
-    /// Input register (function 4): power, in steps of 1 W.
-    pub power_register: u16,
-    /// Discrete input (function 2): the cabinet's own fault contact.
-    #[serde(default)]
-    pub fault_input: Option<u16>,
+    /// Phase of the meter that measures it, from 1; where the map counts by phase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<u16>,
+    /// Relay that switches it, from 1; where the map counts by relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<u16>,
     /// Power that all lamps of the circuit draw together when lit, watts.
     pub nominal_power_w: f64,
     /// How many lamps those are. Given, a single failed lamp is a fault: the meter must be exact enough to show it.
     /// Absent, a fault is more than 7 % of the power missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lamps: Option<u32>,
+    /// Modbus units of the map's parts, where this circuit has its own: a second meter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<String, u8>,
+}
+
+impl LampConfig {
+    fn check(&self) -> Result<(), String> {
+        let numbers: BTreeSet<u16> = self.circuits.iter().map(|circuit| circuit.circuit).collect();
+        if numbers.len() != self.circuits.len() {
+            return Err("a circuit stands twice".into());
+        }
+        if !(1..=LAMP_CIRCUITS_MAX).contains(&numbers.len()) {
+            return Err(format!("1 to {LAMP_CIRCUITS_MAX} circuits"));
+        }
+        if let Some(circuit) = self.circuits.iter().find(|circuit| !is_power(circuit.nominal_power_w)) {
+            let number = circuit.circuit;
+            return Err(format!("circuit {number}: nominal_power_w: above 0, to {LAMP_POWER_W_MAX} W"));
+        }
+        let is_between = |value: SignedDuration, least: Duration, most: Duration| {
+            Duration::try_from(value).is_ok_and(|value| (least..=most).contains(&value))
+        };
+        if !is_between(self.poll, LAMP_POLL_MIN, LAMP_POLL_MAX) {
+            return Err(format!("poll: {LAMP_POLL_MIN:?} to {LAMP_POLL_MAX:?}"));
+        }
+        if !is_between(self.answer, LAMP_POLL_MIN, MODBUS_ANSWER_MAX) {
+            return Err(format!("answer: {LAMP_POLL_MIN:?} to {MODBUS_ANSWER_MAX:?}"));
+        }
+        if !self.heartbeat.is_positive() {
+            return Err("heartbeat: more than 0 s".into());
+        }
+        Ok(())
+    }
+}
+
+fn is_power(watts: f64) -> bool {
+    watts > 0.0 && watts <= LAMP_POWER_W_MAX
 }
 
 fn default_stall() -> SignedDuration {
     SignedDuration::from_secs(10)
 }
-fn default_unit() -> u8 {
-    1
+fn default_answer() -> SignedDuration {
+    SignedDuration::from_secs(10)
 }
 fn default_poll() -> SignedDuration {
     SignedDuration::from_secs(1)

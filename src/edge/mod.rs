@@ -28,15 +28,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{DRAIN_MAX, MQTT_BOX_INFLIGHT_MAX};
+use crate::limits::{COMMAND_RESULTS_MAX, DRAIN_MAX, MQTT_BOX_INFLIGHT_MAX};
 use crate::model::Time;
 use crate::mqtt::{self, LinkConfig};
 use crate::tls::{self, Identity};
-use crate::wire::{Topic, TopicKind};
+use crate::toml_file::ConfigError;
+use crate::wire::{CommandResult, LampCommand, Topic, TopicKind};
 use config::EdgeConfig;
+use lamp::command::Orders;
 use outbox::Outbox;
 use room::{Rings, Room};
 use uplink::Uplink;
@@ -46,6 +49,8 @@ pub struct Edge {
     config: EdgeConfig,
     store: outbox::Store,
     tls: Arc<rustls::ClientConfig>,
+    /// How each cabinet of the configuration is read.
+    plans: Vec<lamp::plan::Plan>,
     metrics: Registry,
 }
 
@@ -61,6 +66,7 @@ impl Edge {
         for file in config.cameras.iter().filter_map(|camera| camera.password_file.as_ref()) {
             tls::check_secret_file(file)?;
         }
+        let plans = lamp_plans(&config)?;
         let dir = config.data_dir.join("outbox");
         let (store, recovery) = outbox::Store::open(&dir, &config.box_id, Time::now(), clock::quality())
             .with_context(|| format!("outbox in {}", dir.display()))?;
@@ -68,7 +74,7 @@ impl Edge {
             tracing::warn!(?recovery, "the outbox was not closed cleanly");
         }
         tracing::info!(box_id = %config.box_id, epoch = %store.epoch(), owed = store.unreceipted_count(), "outbox open");
-        Ok(Self { config, store, tls, metrics: Registry::new() })
+        Ok(Self { config, store, tls, plans, metrics: Registry::new() })
     }
 
     /// Runs cameras, lamps, uploads and uplink until `shutdown`, then drains: first those who make events, then
@@ -86,7 +92,7 @@ impl Edge {
     where
         S: Future<Output = ()> + Send + 'static,
     {
-        let Self { config, store, tls, metrics } = self;
+        let Self { config, store, tls, plans, metrics } = self;
         let (outbox, accepts) = Outbox::new();
         let sources_stop = CancellationToken::new();
         let outbox_stop = CancellationToken::new();
@@ -96,6 +102,7 @@ impl Edge {
             mqtt::start(link_config(&config, tls.clone()), link_stop.clone());
         let rings = Rings::default();
         let ask_disk = Box::new(room::ask_disk);
+        let (lamps, orders, results) = Lamps::new(plans, &config, &metrics)?;
         let uplink = Uplink {
             box_id: config.box_id.clone(),
             store,
@@ -103,13 +110,16 @@ impl Edge {
             accepts,
             link,
             link_events,
+            orders,
+            results,
             metrics: uplink::Metrics::register(&metrics)?,
         };
         let uplink_task = tokio::spawn(uplink.run(outbox_stop.clone()));
         let source = source(outbox.clone(), sources_stop.clone());
         // The uplink ends when nobody can give it events any more: a box without devices still owes what it owes.
-        let _outbox = outbox.clone();
+        let kept_outbox = outbox.clone();
         let mut sources = start_sources(&config, outbox, rings, tls, &metrics, &sources_stop)?;
+        lamps.start(&mut sources, &config, &kept_outbox, &sources_stop);
         sources.spawn(async move {
             source.await;
             "the further source".to_owned()
@@ -140,6 +150,59 @@ impl Edge {
     }
 }
 
+/// Reads the register map of each cabinet; what is wrong with one stops the start.
+pub fn lamp_plans(config: &EdgeConfig) -> Result<Vec<lamp::plan::Plan>, ConfigError> {
+    config.lamps.iter().map(lamp::plan::Plan::load).collect()
+}
+
+/// The cabinets' tasks before they start: their plans, and the ends of their queues.
+struct Lamps {
+    cabinets: Vec<(lamp::plan::Plan, mpsc::Receiver<LampCommand>)>,
+    results: mpsc::Sender<CommandResult>,
+    metrics: lamp::Metrics,
+}
+
+impl Lamps {
+    /// Also the uplink's ends.
+    fn new(
+        plans: Vec<lamp::plan::Plan>,
+        config: &EdgeConfig,
+        metrics: &Registry,
+    ) -> anyhow::Result<(Self, Orders, mpsc::Receiver<CommandResult>)> {
+        let mut orders = Orders::default();
+        let (results, result_queue) = mpsc::channel(COMMAND_RESULTS_MAX);
+        let ids = config.lamps.iter().map(|lamp| &lamp.id);
+        let cabinets = plans.into_iter().zip(ids).map(|(plan, id)| (plan, orders.open(id))).collect();
+        Ok((Self { cabinets, results, metrics: lamp::Metrics::register(metrics)? }, orders, result_queue))
+    }
+
+    /// A task for each; it returns its name when it ends.
+    fn start(
+        self,
+        tasks: &mut JoinSet<String>,
+        config: &EdgeConfig,
+        outbox: &Outbox,
+        stop: &CancellationToken,
+    ) {
+        for ((plan, commands), lamp) in self.cabinets.into_iter().zip(config.lamps.clone()) {
+            let context = lamp::LampContext {
+                box_id: config.box_id.clone(),
+                outbox: outbox.clone(),
+                clock: clock::quality,
+                metrics: self.metrics.clone(),
+                commands,
+                results: self.results.clone(),
+            };
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let name = format!("lamp {}", lamp.id);
+                lamp::run(lamp, plan, context, stop).await;
+                name
+            });
+        }
+    }
+}
+
 fn link_config(config: &EdgeConfig, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
     let topic = |kind| Topic::new(&config.box_id, kind).to_string();
     LinkConfig {
@@ -153,7 +216,7 @@ fn link_config(config: &EdgeConfig, tls: Arc<rustls::ClientConfig>) -> LinkConfi
     }
 }
 
-/// Starts a task for each camera and lamp, and the upload; each returns its name when it ends.
+/// Starts a task for each camera, and the upload; each returns its name when it ends.
 fn start_sources(
     config: &EdgeConfig,
     outbox: Outbox,
@@ -176,14 +239,6 @@ fn start_sources(
         tasks.spawn(async move {
             let name = format!("camera {}", camera.id);
             camera::run(context, camera, stop).await;
-            name
-        });
-    }
-    for lamp in config.lamps.clone() {
-        let (box_id, outbox, stop) = (config.box_id.clone(), outbox.clone(), stop.clone());
-        tasks.spawn(async move {
-            let name = format!("lamp {}", lamp.id);
-            lamp::run(lamp, box_id, outbox, clock::quality, stop).await;
             name
         });
     }

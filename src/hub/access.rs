@@ -31,6 +31,8 @@ pub enum Action {
     AccessLog,
     /// The index is thrown away and built anew: no look, but an act.
     Reindex,
+    /// A lamp is switched or dimmed: no look, but an act.
+    Lamp,
 }
 
 /// Who asks, as far as the hub knows. Until login exists there is only the demo's actor.

@@ -20,6 +20,8 @@ pub mod aside;
 pub mod ingest;
 pub mod replay;
 
+pub mod command;
+
 pub mod latency;
 
 pub mod indexer;
@@ -62,6 +64,7 @@ use access::Gate;
 use catalog::Catalog;
 use catalog::live::Live;
 use clips::{ClipStore, StoredSink};
+use command::Commands;
 use config::{BrokerConfig, HubConfig};
 use ingest::{Ingest, IngestError, SpeaksFor, TruthHandle};
 use metrics::HubMetrics;
@@ -177,6 +180,7 @@ impl Hub {
 
         let address = start_broker(broker, &mut tasks, &broker_stop);
         let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
+        let commands = Commands::new(link.clone(), metrics.registry())?;
         let speaks_for = speaks_for(registry.clone());
         let journal_dir = truth.dir();
         let status = Arc::new(HubStatus::default());
@@ -204,6 +208,7 @@ impl Hub {
         };
         let web = Arc::new(Web {
             replay,
+            commands: commands.clone(),
             catalog: catalog.clone(),
             rebuilder: rebuilder.clone(),
             registry,
@@ -220,7 +225,7 @@ impl Hub {
         tasks.spawn(async move {
             ("boxes' listener", web::boxes::serve_boxes(boxes, boxes_tls, clips, metrics, stop).await)
         });
-        let link_forward = tokio::spawn(ingest::serve_link(handle, status, link_events));
+        let link_forward = tokio::spawn(ingest::serve_link(handle, status, commands, link_events));
 
         let ended_early = tokio::select! {
             () = shutdown.cancelled() => None,

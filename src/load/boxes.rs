@@ -270,6 +270,7 @@ impl LoadBox {
             ],
             retain: false,
             token: parcel.token,
+            correlation: None,
         })?;
         count(&self.totals.sent, events.len() as u64);
         count(&self.totals.messages, 1);
@@ -304,6 +305,7 @@ impl LoadBox {
             user_properties: Vec::new(),
             retain: true,
             token: 0,
+            correlation: None,
         }
     }
 }

@@ -98,15 +98,9 @@ impl Mix {
         let drawn = mixed(mixed(self.seed, life), n);
         let on = drawn.is_multiple_of(2);
         let power_w = if on { 1500.0 + (drawn % 1000) as f64 / 10.0 } else { 0.0 };
-        let is_heartbeat = drawn.is_multiple_of(4);
-        EventData::Lamp(Lamp {
-            circuit: (drawn % CIRCUITS) as u16 + 1,
-            reason: if is_heartbeat { LampReason::Heartbeat } else { LampReason::Change },
-            on,
-            current_a: (power_w / 2.3).round() / 100.0,
-            power_w,
-            fault: None,
-        })
+        let reason = if drawn.is_multiple_of(4) { LampReason::Heartbeat } else { LampReason::Change };
+        let (circuit, current_a) = ((drawn % CIRCUITS) as u16 + 1, (power_w / 2.3).round() / 100.0);
+        EventData::Lamp(Lamp::new(circuit, reason, on, current_a, power_w))
     }
 
     fn status(&self, detail: &str, life: u64, n: u64) -> EventData {

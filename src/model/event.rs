@@ -214,8 +214,24 @@ pub struct Lamp {
     pub on: bool,
     pub current_a: f64,
     pub power_w: f64,
+    /// What follows is there as far as the cabinet measures it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voltage_v: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_factor: Option<f64>,
+    /// Import of the circuit, kilowatt-hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_kwh: Option<f64>,
+    /// Import of all circuits of its meter, kilowatt-hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_total_kwh: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim_percent: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<String>,
+    /// With reason `command`: what the box was told, and by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<LampCommanded>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -223,6 +239,31 @@ pub struct Lamp {
 pub enum LampReason {
     Change,
     Heartbeat,
+    /// First reading after the box wrote to the cabinet because it was told to.
+    Command,
+}
+
+/// What a lamp circuit can be told to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum LampAct {
+    Switch { on: bool },
+    Dim { percent: u8 },
+}
+
+/// A command that the box carried out, or tried to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LampCommanded {
+    /// The command's correlation id.
+    pub correlation: String,
+    #[serde(flatten)]
+    pub act: LampAct,
+    /// Who asked, and why.
+    pub actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// The cabinet shows what it was told.
+    pub done: bool,
 }
 
 /// How a device is doing, by exception and at a slow heartbeat.
@@ -267,6 +308,26 @@ impl Source {
 
     pub fn of_device(box_id: &BoxId, device: &DeviceId) -> Self {
         Self { box_id: box_id.clone(), device: Some(device.clone()) }
+    }
+}
+
+impl Lamp {
+    /// What every cabinet says; the rest is absent.
+    pub fn new(circuit: u16, reason: LampReason, on: bool, current_a: f64, power_w: f64) -> Self {
+        Self {
+            circuit,
+            reason,
+            on,
+            current_a,
+            power_w,
+            voltage_v: None,
+            power_factor: None,
+            energy_kwh: None,
+            energy_total_kwh: None,
+            dim_percent: None,
+            fault: None,
+            command: None,
+        }
     }
 }
 

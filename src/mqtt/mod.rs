@@ -140,6 +140,16 @@ pub struct OutMessage {
     pub retain: bool,
     /// Comes back in [`LinkEvent::Published`].
     pub token: u64,
+    /// For a question or its answer; boxed, for few messages have one.
+    pub correlation: Option<Box<Correlation>>,
+}
+
+/// MQTT 5 request and response (OASIS MQTT 5.0, 4.10): both stand in our bodies too, for brokers that speak 3.1.1 only.
+#[derive(Debug, Clone)]
+pub struct Correlation {
+    pub data: Vec<u8>,
+    /// Where the answer is expected; with a question only.
+    pub response_topic: Option<String>,
 }
 
 /// The sending side. Clones share the link.
@@ -412,9 +422,15 @@ impl Outbound {
         match request {
             Request::Publish(message) => {
                 self.queued.lock().expect("no panic holds it").push_back(message.token);
+                let (correlation, response_topic) = match message.correlation.map(|boxed| *boxed) {
+                    Some(Correlation { data, response_topic }) => (Some(Bytes::from(data)), response_topic),
+                    None => (None, None),
+                };
                 let properties = PublishProperties {
                     content_type: message.content_type.map(str::to_owned),
                     user_properties: message.user_properties,
+                    correlation_data: correlation,
+                    response_topic,
                     ..Default::default()
                 };
                 let (topic, retain) = (message.topic, message.retain);

@@ -1,7 +1,7 @@
 //! The wire between box and hub: topics, payloads, versions.
 //!
 //! Owns the translation between [`crate::model`] and bytes: CloudEvents 1.0 JSON for events, our own
-//! JSON for receipts and commands. May not do I/O. `config/asyncapi.yaml` is the contract; a test
+//! JSON for receipts and commands. May not do I/O. `config/asyncapi.json` is the contract; a test
 //! compares it with this module.
 
 mod cloudevents;
@@ -12,7 +12,7 @@ pub use cloudevents::{
     CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, Decoded, Refusal, RefusalReason, decode, encode, encode_batch,
     event_type, event_types,
 };
-pub use receipt::{BoxStatus, Command, Receipt, Refused};
+pub use receipt::{BoxStatus, Command, CommandOutcome, CommandResult, LampCommand, Receipt, Refused};
 pub use topic::{Topic, TopicKind};
 
 use crate::limits::{BATCH_EVENTS_MAX, SEQUENCE_MAX};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Previous, Ranges};
+use crate::model::{DeviceId, Epoch, LampAct, Previous, Ranges, Time};
 
 /// Cumulative word about one epoch of one box: everything up to `upto` is durable at the hub, but
 /// for the ranges named in `missing`, which the box sends again, and what stands in `refused`, which
@@ -41,8 +41,55 @@ pub struct BoxStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
-    /// Another life of this box, or another box of this name, uses the same epoch: draw a new one.
+    /// Another life of this box, or another box of this name, uses the same epoch: draw a new one. Its answer is the
+    /// first event of that epoch.
     NewEpoch { correlation: String, epoch: Epoch, reason: String },
+    /// Switch or dim a lamp circuit; answered by a [`CommandResult`].
+    Lamp(LampCommand),
+}
+
+/// A lamp circuit shall do something. The box does it once for a correlation id, and not at all after `valid_until` or
+/// where its own configuration does not allow it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LampCommand {
+    pub correlation: String,
+    pub device: DeviceId,
+    pub circuit: u16,
+    #[serde(flatten)]
+    pub act: LampAct,
+    /// Who asks, and why: for the box's own record.
+    pub actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// When it was asked. A box that started since may have done it in its life before, and refuses.
+    pub issued: Time,
+    pub valid_until: Time,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CommandResult {
+    pub correlation: String,
+    pub outcome: CommandOutcome,
+    /// Why not; absent with `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// What the cabinet showed when it was read back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim_percent: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandOutcome {
+    /// Done, read back, recorded.
+    Ok,
+    /// Nothing was done.
+    Refused,
+    /// It was tried; `why` says how far it came.
+    Failed,
 }
 
 impl Receipt {
@@ -87,6 +134,52 @@ impl BoxStatus {
 impl Command {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a command has no map with odd keys")
+    }
+
+    pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
+    }
+
+    /// The correlation id of a command that can't be read further: so that it can be answered.
+    pub fn correlation_of(body: &[u8]) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Correlated {
+            correlation: String,
+        }
+        serde_json::from_slice(body).ok().map(|Correlated { correlation }| correlation)
+    }
+}
+
+impl CommandResult {
+    pub fn refused(correlation: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::without(correlation.into(), CommandOutcome::Refused, why.into())
+    }
+
+    pub fn failed(correlation: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::without(correlation.into(), CommandOutcome::Failed, why.into())
+    }
+
+    fn without(correlation: String, outcome: CommandOutcome, why: String) -> Self {
+        Self { correlation, outcome, why: Some(why), on: None, dim_percent: None }
+    }
+
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a result has only text keys")
+    }
+
+    pub fn from_json(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
+    }
+}
+
+impl CommandOutcome {
+    /// Label of the counters.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use camnet::edge;
 use camnet::edge::clip::ClipFile;
-use camnet::edge::config::EdgeConfig;
+use camnet::edge::config::{EdgeConfig, LampConfig};
+use camnet::edge::lamp::map::CabinetMap;
+use camnet::edge::lamp::plan::Plan;
 use camnet::hub;
 use camnet::hub::catalog::{ClipKey, EventKey};
 use camnet::hub::config::HubConfig;
@@ -17,12 +19,12 @@ use camnet::hub::search::{Asked, Question, Token};
 use camnet::hub::truth::{self, HubRecord, JournalTruth, Truth};
 use camnet::journal::{Item, Journal, segment};
 use camnet::limits::{
-    BATCH_EVENTS_MAX, EVENT_BYTES_MAX, JOURNAL_RECORD_BYTES_MAX, REFUSAL_DETAIL_CHARS_MAX,
-    REFUSED_BODY_BYTES_MAX,
+    BATCH_EVENTS_MAX, EVENT_BYTES_MAX, JOURNAL_RECORD_BYTES_MAX, LAMP_POWER_W_MAX, MODBUS_BITS_MAX,
+    MODBUS_REGISTERS_MAX, REFUSAL_DETAIL_CHARS_MAX, REFUSED_BODY_BYTES_MAX,
 };
 use camnet::model::{self, BoxId, ClockQuality, ClockSource, Sha256Hash, SyncState, Time};
 use camnet::toml_file::ConfigFile;
-use camnet::wire::{self, BoxStatus, Command, Decoded, Receipt, Topic};
+use camnet::wire::{self, BoxStatus, Command, CommandResult, Decoded, Receipt, Topic};
 use http::{HeaderMap, HeaderValue, header};
 
 /// Must take any bytes.
@@ -33,6 +35,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("wire_events", wire_events),
     ("wire_receipt", wire_receipt),
     ("wire_command", wire_command),
+    ("wire_result", wire_result),
     ("wire_topic", wire_topic),
     ("wire_status", wire_status),
     ("wire_places", wire_places),
@@ -40,6 +43,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("onvif_metadata", onvif_metadata),
     ("registry_toml", registry_toml),
     ("edge_toml", edge_toml),
+    ("cabinet_toml", cabinet_toml),
     ("hub_toml", hub_toml),
     ("journal_segment", journal_segment),
     ("hub_record", hub_record),
@@ -100,6 +104,13 @@ fn wire_receipt(bytes: &[u8]) {
 fn wire_command(bytes: &[u8]) {
     let Ok(command) = serde_json::from_slice::<Command>(bytes) else { return };
     assert_eq!(serde_json::from_slice::<Command>(&command.to_json()).expect("our own words"), command);
+}
+
+fn wire_result(bytes: &[u8]) {
+    let Ok(result) = CommandResult::from_json(bytes) else { return };
+    let again = CommandResult::from_json(&result.to_json()).expect("our own words");
+    // The last digit of a number may turn out another.
+    assert_eq!(CommandResult { dim_percent: None, ..again }, CommandResult { dim_percent: None, ..result });
 }
 
 fn wire_topic(bytes: &[u8]) {
@@ -186,6 +197,32 @@ fn registry_toml(bytes: &[u8]) {
 fn edge_toml(bytes: &[u8]) {
     if let Some(text) = text(bytes) {
         let _ = EdgeConfig::parse(Path::new("edge.toml"), text);
+    }
+}
+
+/// A register map that can be joined with a cabinet asks for no more than Modbus has, and whatever is answered makes a
+/// reading of sane numbers or none.
+fn cabinet_toml(bytes: &[u8]) {
+    static EDGE: LazyLock<LampConfig> = LazyLock::new(|| {
+        let text = include_str!("corpus/edge_toml/small");
+        let mut config =
+            EdgeConfig::parse(Path::new("edge.toml"), text).expect("a good file").lamps.remove(0);
+        config.units.clear();
+        config.circuits[0].units.clear();
+        config
+    });
+    let Some(Ok(map)) = text(bytes).map(|text| CabinetMap::parse(Path::new("map.toml"), text)) else {
+        return;
+    };
+    let Ok(plan) = Plan::new(&map, &EDGE) else { return };
+    for request in &plan.requests {
+        let most = if request.function.is_bits() { MODBUS_BITS_MAX } else { MODBUS_REGISTERS_MAX };
+        assert!((1..=most).contains(&request.count), "{request}");
+    }
+    for word in [0, 1, 0x4366, 0x7fc0, 0xffff] {
+        let answers: Vec<_> = plan.requests.iter().map(|r| Some(vec![word; r.count.into()])).collect();
+        let Some(reading) = plan.circuit(0, &answers).reading else { continue };
+        assert!(reading.power_w.abs() <= LAMP_POWER_W_MAX && reading.current_a.is_finite(), "{reading:?}");
     }
 }
 

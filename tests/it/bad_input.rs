@@ -66,6 +66,7 @@ impl Bare {
             user_properties: properties.unwrap_or_default(),
             retain: false,
             token: 0,
+            correlation: None,
         };
         self.sender.publish(message).await.unwrap();
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use camnet::model::*;
-use camnet::wire::{self, Topic, TopicKind};
+use camnet::wire::{self, Command, CommandOutcome, CommandResult, LampCommand, Topic, TopicKind};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -64,12 +64,20 @@ fn samples() -> Vec<EventData> {
         EventData::Coverage(recorded),
         EventData::Coverage(gap),
         EventData::Lamp(Lamp {
-            circuit: 1,
-            reason: LampReason::Change,
-            on: true,
-            current_a: 1.0,
-            power_w: 230.0,
+            voltage_v: Some(231.5),
+            power_factor: Some(0.97),
+            energy_kwh: Some(1.5),
+            energy_total_kwh: Some(3.5),
+            dim_percent: Some(40.0),
             fault: Some("lamp_failure".into()),
+            command: Some(LampCommanded {
+                correlation: "x".into(),
+                act: LampAct::Switch { on: true },
+                actor: "demo".into(),
+                purpose: Some("x".into()),
+                done: true,
+            }),
+            ..Lamp::new(1, LampReason::Command, true, 1.0, 230.0)
         }),
         EventData::Status(Status { working: true, detail: Some("x".into()) }),
         EventData::Fault(Fault { fault: "x".into(), phase: FaultPhase::Raised, detail: "x".into() }),
@@ -126,6 +134,10 @@ fn asyncapi_says_what_boxes_write() {
         let kind = event["type"].as_str().unwrap().to_owned();
         check(&kind, &event, &schemas["event"]);
         check(&kind, &event["data"], &schemas[kind.as_str()]);
+        if kind == "camnet.lamp.v1" {
+            let command = &schemas[kind.as_str()]["properties"]["command"];
+            check("command of a lamp", &event["data"]["command"], command);
+        }
         assert_eq!(event["sequence"], "00000000000000000009");
         assert_eq!(event["epoch"], "0000000000000007");
         written.insert(kind);
@@ -135,6 +147,54 @@ fn asyncapi_says_what_boxes_write() {
     let in_contract: BTreeSet<String> =
         keys(schemas).into_iter().filter(|name| name.starts_with("camnet.")).map(str::to_owned).collect();
     assert_eq!(in_contract, types, "config/asyncapi.json has each type and no other");
+}
+
+#[test]
+fn asyncapi_says_what_commands_and_results_are() {
+    let contract = asyncapi();
+    let schemas = &contract["components"]["schemas"];
+    let (command, result, lamp) =
+        (&schemas["command"], &schemas["result"], &schemas["camnet.lamp.v1"]["properties"]["command"]);
+    let words = |schema: &Value, key: &str| -> BTreeSet<String> {
+        let words = schema["properties"][key]["enum"].as_array().unwrap().iter();
+        words.map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let text = |body: &[u8]| -> Value { serde_json::from_slice(body).unwrap() };
+    let time: Time = "2026-11-20T15:15:00Z".parse().unwrap();
+    let order = |act| {
+        Command::Lamp(LampCommand {
+            correlation: "x".into(),
+            device: DeviceId::new("lamp-01").unwrap(),
+            circuit: 1,
+            act,
+            actor: "demo".into(),
+            purpose: Some("x".into()),
+            issued: time,
+            valid_until: time,
+        })
+    };
+    let new_epoch = Command::NewEpoch { correlation: "x".into(), epoch: Epoch(1), reason: "x".into() };
+    let acts = [LampAct::Switch { on: true }, LampAct::Dim { percent: 40 }];
+    let (mut commands, mut told) = (BTreeSet::new(), BTreeSet::new());
+    for sent in [new_epoch].into_iter().chain(acts.map(order)) {
+        let json = text(&sent.to_json());
+        check("command", &json, command);
+        assert_eq!(Command::from_json(&sent.to_json()).unwrap(), sent, "it reads back as it was");
+        commands.insert(json["command"].as_str().unwrap().to_owned());
+        told.extend(json["act"].as_str().map(str::to_owned));
+    }
+    assert_eq!((words(command, "command"), words(command, "act")), (commands, told.clone()));
+    assert_eq!(words(lamp, "act"), told);
+    let mut outcomes = BTreeSet::new();
+    for outcome in [CommandOutcome::Ok, CommandOutcome::Refused, CommandOutcome::Failed] {
+        let (on, dim_percent) = (Some(true), Some(40.0));
+        let sent = CommandResult { outcome, on, dim_percent, ..CommandResult::failed("x", "why") };
+        let json = text(&sent.to_json());
+        check("result", &json, result);
+        assert_eq!(CommandResult::from_json(&sent.to_json()).unwrap(), sent);
+        outcomes.insert(json["outcome"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(words(result, "outcome"), outcomes);
 }
 
 #[test]

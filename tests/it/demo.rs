@@ -149,6 +149,7 @@ fn an_officer_finds_and_plays_a_clip_in_the_browser() {
 /// Every command in the README's code blocks is run by a test, or stands here with the reason why not.
 #[tokio::test(flavor = "multi_thread")]
 async fn readme_commands_are_known_and_work() {
+    camnet::tls::install_crypto();
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let etc = dir.path().join("etc");
@@ -172,6 +173,14 @@ async fn readme_commands_are_known_and_work() {
             "camnet hub --config /etc/camnet/hub.toml" | "camnet edge --config /etc/camnet/edge.toml" => {}
             // Wants a camera: tests/it/probe.rs has some.
             c if c.starts_with("camnet edge probe rtsp://") => {}
+            // That it switches is seen by `lamp_command`; here no hub runs.
+            c if c.starts_with("camnet hub lamp ") => {
+                let nowhere = format!("camnet hub lamp --hub http://127.0.0.1:{} ", free_port());
+                let text = c.replace("camnet hub lamp ", &nowhere);
+                let said = camnet().args(text.split_whitespace().skip(1)).output().unwrap().stderr;
+                let said = String::from_utf8_lossy(&said).into_owned();
+                assert!(said.contains("no hub answers"), "{text}: {said}");
+            }
             c if c.starts_with("camnet ") => run_here.push(c.to_owned()),
             other => panic!("the README has a command that no test knows: {other}"),
         }
@@ -185,6 +194,11 @@ async fn readme_commands_are_known_and_work() {
         if text.contains("edge.toml") {
             let edge = std::fs::read_to_string(root().join("config/edge.toml")).unwrap();
             std::fs::write(etc.join("edge.toml"), edge).unwrap();
+            std::fs::create_dir(etc.join("cabinets")).unwrap_or_default();
+            for map in std::fs::read_dir(root().join("config/cabinets")).unwrap() {
+                let map = map.unwrap();
+                std::fs::copy(map.path(), etc.join("cabinets").join(map.file_name())).unwrap();
+            }
         }
         let said = run(camnet().args(text.split_whitespace().skip(1)));
         // A hub that no box has found has nothing to dump.

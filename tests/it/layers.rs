@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "hub",
         &["limits", "model", "wire", "journal", "tls", "toml_file", "metrics", "mqtt", "broker", "media"],
     ),
-    ("demo", &["limits", "model", "tls", "media", "edge", "hub"]),
+    ("demo", &["limits", "model", "tls", "toml_file", "media", "edge", "hub"]),
     ("load", &["limits", "model", "wire", "tls", "toml_file", "mqtt", "edge", "hub"]),
     ("cli", &["limits", "model", "journal", "tls", "toml_file", "edge", "hub", "load", "demo"]),
 ];
@@ -36,7 +36,7 @@ const NAMED_BY: &[(&str, &str)] = &[
     ("retina::", "src/edge/camera"),
     ("roxmltree::", "src/edge/camera/onvif"),
     ("sled::", "src/hub/catalog/embedded"),
-    ("tokio_modbus", "src/edge/lamp"),
+    ("tokio_modbus", "src/edge/lamp/bus"),
 ];
 
 /// `(file, what it may not name)`: ingest and search meet only in the catalog.

@@ -7,6 +7,8 @@ mod contracts;
 mod delivery;
 mod demo;
 mod footage;
+mod lamp;
+mod lamp_command;
 mod layers;
 mod makes;
 mod parsers;

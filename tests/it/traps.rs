@@ -155,6 +155,7 @@ fn message(topic: &str, token: u64) -> OutMessage {
         user_properties: Vec::new(),
         retain: false,
         token,
+        correlation: None,
     }
 }
 

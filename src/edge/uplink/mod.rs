@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::clock;
+use super::lamp::command::Orders;
 use super::outbox::{Accept, EpochStart, Store};
 use super::room::Room;
 use crate::limits::{BOX_STATUS_REPEAT, OUTBOX_QUEUE_MAX};
 use crate::metrics::Part;
 use crate::model::{BoxId, Time};
 use crate::mqtt::{LinkEvent, LinkSender, OutMessage, PublishOutcome};
-use crate::wire::BoxStatus;
+use crate::wire::{BoxStatus, CommandResult};
 pub use core::{Action, Core, Parcel};
 pub use side::BoxSide;
 
@@ -66,6 +67,9 @@ pub struct Uplink {
     pub accepts: mpsc::Receiver<Accept>,
     pub link: LinkSender,
     pub link_events: mpsc::Receiver<LinkEvent>,
+    /// Where lamp commands go, and where what became of them comes from.
+    pub orders: Orders,
+    pub results: mpsc::Receiver<CommandResult>,
     pub metrics: Metrics,
 }
 
@@ -76,9 +80,10 @@ pub fn status_body(online: bool) -> Vec<u8> {
 
 impl Uplink {
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { box_id, store, room, accepts, link, link_events, metrics } = self;
+        let Self { box_id, store, room, accepts, link, link_events, orders, results, metrics } = self;
         let side = off_async(|| BoxSide::new(box_id, store, metrics, Instant::now()));
-        let running = Running { side, room, accepts, link, link_events, unsent: VecDeque::new() };
+        let unsent = VecDeque::new();
+        let running = Running { side, room, accepts, link, link_events, orders, results, unsent };
         running.run(shutdown).await;
     }
 }
@@ -90,6 +95,8 @@ struct Running {
     accepts: mpsc::Receiver<Accept>,
     link: LinkSender,
     link_events: mpsc::Receiver<LinkEvent>,
+    orders: Orders,
+    results: mpsc::Receiver<CommandResult>,
     /// Messages that the link did not take yet.
     unsent: VecDeque<OutMessage>,
 }
@@ -111,6 +118,7 @@ impl Running {
                     }
                     self.accept(std::mem::take(&mut batch))
                 }
+                Some(result) = self.results.recv() => vec![self.side.result(&result)],
                 _ = tick.tick() => {
                     let mut messages = off_async(|| self.side.tick(Instant::now()));
                     // The disk may have filled meanwhile.
@@ -184,7 +192,14 @@ impl Running {
             }
             LinkEvent::Message(message) => {
                 let draw = || EpochStart::draw(Time::now(), clock::quality());
-                let messages = off_async(|| self.side.message(&message.topic, &message.payload, draw, now));
+                let mut messages =
+                    off_async(|| self.side.message(&message.topic, &message.payload, draw, now));
+                for command in self.side.take_lamp_commands() {
+                    if let Err(result) = self.orders.hand_over(command) {
+                        tracing::warn!(why = result.why, "lamp command refused");
+                        messages.push(self.side.result(&result));
+                    }
+                }
                 // Receipts and commands are repeated by the hub as needed: nothing is kept for them here.
                 let _ = self.link.ack(vec![message.ack]);
                 messages

@@ -10,13 +10,14 @@ use uuid::Uuid;
 
 use super::Metrics;
 use super::core::{Action, Core, Parcel};
+use crate::edge::lamp::command::clip;
 use crate::edge::outbox::{EpochStart, NewEvent, OutboxError, Span, Store};
 use crate::edge::room::Room;
 use crate::journal::JournalError;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{BoxId, Epoch, Previous, Ranges, Time};
-use crate::mqtt::{OutMessage, PublishOutcome};
-use crate::wire::{self, BoxStatus, Command, Receipt, Refused, Topic, TopicKind};
+use crate::mqtt::{Correlation, OutMessage, PublishOutcome};
+use crate::wire::{self, BoxStatus, Command, CommandResult, LampCommand, Receipt, Refused, Topic, TopicKind};
 
 /// Ranges of refusals of one epoch that are remembered as told.
 const REFUSED_TOLD_RANGES_MAX: usize = 1000;
@@ -29,6 +30,8 @@ pub struct BoxSide {
     metrics: Metrics,
     /// Refusals that were told.
     refused_told: HashMap<Epoch, Ranges>,
+    /// Of the messages since the last look; see [`BoxSide::take_lamp_commands`].
+    lamp_commands: Vec<LampCommand>,
 }
 
 impl BoxSide {
@@ -37,7 +40,8 @@ impl BoxSide {
         let mut core = Core::default();
         core.step(Action::Owed(store.owed().collect()), now);
         metrics.owed.set(core.owed_count() as i64);
-        Self { box_id, store, core, metrics, refused_told: HashMap::new() }
+        let (refused_told, lamp_commands) = (HashMap::new(), Vec::new());
+        Self { box_id, store, core, metrics, refused_told, lamp_commands }
     }
 
     /// The current epoch and the last sequence accepted in it.
@@ -112,7 +116,27 @@ impl BoxSide {
             user_properties: Vec::new(),
             retain: true,
             token: 0,
+            correlation: None,
         }]
+    }
+
+    /// What became of a command.
+    pub fn result(&self, result: &CommandResult) -> OutMessage {
+        let data = result.correlation.clone().into_bytes();
+        OutMessage {
+            topic: Topic::new(&self.box_id, TopicKind::Result).to_string(),
+            payload: result.to_json(),
+            content_type: Some("application/json"),
+            user_properties: Vec::new(),
+            retain: false,
+            token: 0,
+            correlation: Some(Box::new(Correlation { data, response_topic: None })),
+        }
+    }
+
+    /// Commands for lamps that came since the last call.
+    pub fn take_lamp_commands(&mut self) -> Vec<LampCommand> {
+        std::mem::take(&mut self.lamp_commands)
     }
 
     /// A message of the hub. `draw` gives the start of a new epoch, if one is asked for.
@@ -224,7 +248,7 @@ impl BoxSide {
         draw: impl FnOnce() -> EpochStart,
         now: Instant,
     ) -> Vec<OutMessage> {
-        match serde_json::from_slice::<Command>(payload) {
+        match Command::from_json(payload) {
             Ok(Command::NewEpoch { epoch, reason, .. }) if epoch == self.store.epoch() => {
                 tracing::warn!(%epoch, reason, "the hub asks for a new epoch");
                 let owed = match self.store.begin(draw()) {
@@ -237,10 +261,19 @@ impl BoxSide {
                 };
                 self.step(Action::Owed(owed), now)
             }
-            Ok(_) => Vec::new(),
+            Ok(Command::NewEpoch { .. }) => Vec::new(),
+            Ok(Command::Lamp(command)) => {
+                self.lamp_commands.push(command);
+                Vec::new()
+            }
             Err(error) => {
                 tracing::warn!(%error, "command can't be read");
-                Vec::new()
+                let refused = |correlation: String| {
+                    let why =
+                        format!("this box can't read the command, perhaps it is older than the hub: {error}");
+                    self.result(&CommandResult::refused(clip(&correlation), why))
+                };
+                Command::correlation_of(payload).map(refused).into_iter().collect()
             }
         }
     }
@@ -295,6 +328,7 @@ impl BoxSide {
             ],
             retain: false,
             token,
+            correlation: None,
         }
     }
 }

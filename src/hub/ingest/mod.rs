@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::aside::SetAside;
 use super::catalog::Catalog;
+use super::command::Commands;
 use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
 use super::latency::Searchable;
 use super::status::HubStatus;
@@ -29,7 +30,7 @@ use crate::limits::{COMMIT_EVENTS_MAX, INGEST_MESSAGES_MAX, INGEST_QUEUE_MAX};
 use crate::metrics::Part;
 use crate::model::{BoxId, Epoch, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message};
-use crate::wire::{Command, TopicKind};
+use crate::wire::{Command, Topic, TopicKind};
 use core::{Action, Core, Effect};
 pub use core::{SpeaksFor, check_device};
 use outgoing::Outgoing;
@@ -167,8 +168,14 @@ pub fn start(
     Ok(Ingest { handle: TruthHandle { work }, threads: Threads(vec![ingest_thread, index_thread]) })
 }
 
-/// Takes what the MQTT link brings until the link ends.
-pub async fn serve_link(handle: TruthHandle, status: Arc<HubStatus>, mut events: mpsc::Receiver<LinkEvent>) {
+/// Takes what the MQTT link brings until the link ends. Results of commands go to who waits for them at once; they are
+/// acknowledged with the rest.
+pub async fn serve_link(
+    handle: TruthHandle,
+    status: Arc<HubStatus>,
+    commands: Commands,
+    mut events: mpsc::Receiver<LinkEvent>,
+) {
     let mut arrived = Vec::with_capacity(INGEST_MESSAGES_MAX);
     while events.recv_many(&mut arrived, INGEST_MESSAGES_MAX).await > 0 {
         let mut messages = Vec::with_capacity(arrived.len());
@@ -180,7 +187,13 @@ pub async fn serve_link(handle: TruthHandle, status: Arc<HubStatus>, mut events:
                 }
                 LinkEvent::Down { .. } => status.broker_up.store(false, Ordering::Release),
                 LinkEvent::Published { .. } => {}
-                LinkEvent::Message(message) => messages.push(message),
+                LinkEvent::Message(message) => {
+                    let topic = message.topic.parse::<Topic>().ok();
+                    if let Some(topic) = topic.filter(|topic| topic.kind == TopicKind::Result) {
+                        commands.take(&topic, &message.payload);
+                    }
+                    messages.push(message);
+                }
             }
         }
         if !messages.is_empty() && handle.work.send(Work::Messages(messages)).await.is_err() {

@@ -67,6 +67,7 @@ impl Outgoing {
                 user_properties: Vec::new(),
                 retain: false,
                 token: 0,
+                correlation: None,
             };
             if link.publish(message).await.is_err() {
                 return;

@@ -44,6 +44,7 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
         .route("/events", get(events))
         .route("/boxes", get(boxes))
+        .route("/devices/{id}/lamp", post(super::lamp::lamp))
         .route("/refused", get(refused))
         .route("/refused/replay", post(replay))
         .route("/access", get(access))
@@ -68,7 +69,12 @@ impl FromRequestParts<Arc<Web>> for Looker {
 }
 
 impl Looker {
-    async fn pass(
+    /// What the header says.
+    pub fn purpose(&self) -> Option<String> {
+        self.purpose.clone().filter(|purpose| !purpose.trim().is_empty())
+    }
+
+    pub async fn pass(
         self,
         web: &Web,
         action: Action,

@@ -6,6 +6,7 @@
 mod api;
 pub mod boxes;
 mod console;
+pub mod lamp;
 pub mod openapi;
 mod problem;
 pub mod tus;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::access::Gate;
 use super::catalog::Catalog;
 use super::clips::ClipStore;
+use super::command::Commands;
 use super::metrics::HubMetrics;
 use super::registry::Registry;
 use super::reindex::Rebuilder;
@@ -50,6 +52,7 @@ pub struct Web {
     pub metrics: HubMetrics,
     pub status: Arc<HubStatus>,
     pub replay: Replay,
+    pub commands: Commands,
     /// Who looks until login exists: the gate must know this name.
     pub actor: String,
     /// The hub runs as a demonstration; the console says so.

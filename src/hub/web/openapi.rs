@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::api;
+use super::{api, lamp};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,7 @@ use super::api;
         api::clip_thumbnail,
         api::events,
         api::boxes,
+        lamp::lamp,
         api::refused,
         api::replay,
         api::access,

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::hub::access::Denied;
 use crate::hub::catalog::CatalogError;
 use crate::hub::clips::UploadError;
+use crate::hub::command::CommandError;
 use crate::hub::replay::ReplayError;
 use crate::hub::search::SearchError;
 
@@ -89,6 +90,17 @@ impl From<CatalogError> for Problem {
 impl From<ReplayError> for Problem {
     fn from(error: ReplayError) -> Self {
         Self::internal(StatusCode::SERVICE_UNAVAILABLE, &error)
+    }
+}
+
+impl From<CommandError> for Problem {
+    fn from(error: CommandError) -> Self {
+        let status = match &error {
+            CommandError::NoLink => StatusCode::SERVICE_UNAVAILABLE,
+            CommandError::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            CommandError::NoAnswer { .. } => StatusCode::GATEWAY_TIMEOUT,
+        };
+        Self::new(status, error.to_string())
     }
 }
 

@@ -72,6 +72,22 @@ fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// A link that never comes up: what is sent gets nowhere.
+fn no_broker(shutdown: &CancellationToken) -> crate::mqtt::LinkSender {
+    let config = crate::mqtt::LinkConfig {
+        address: "127.0.0.1:1".into(),
+        client_id: "test".into(),
+        tls: None,
+        subscriptions: Vec::new(),
+        will: None,
+        inflight_max: 10,
+        session_keep: None,
+    };
+    let (link, mut events, _) = crate::mqtt::start(config, shutdown.clone());
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    link
+}
+
 fn ward() -> RegistryFile {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/ward.toml");
     RegistryFile::load(&path).unwrap()
@@ -103,6 +119,8 @@ impl Hub {
         registry.import(&ward(), hour_ago()).unwrap();
         let metrics = HubMetrics::new();
         let clips = ClipStore::open(data, sink.clone(), metrics.clone()).unwrap();
+        let shutdown = CancellationToken::new();
+        let commands = Commands::new(no_broker(&shutdown), metrics.registry()).unwrap();
         let web = Arc::new(Web {
             rebuilder: Arc::new(Rebuilder::new(catalog.clone(), data.join("journal"))),
             catalog,
@@ -112,12 +130,12 @@ impl Hub {
             metrics,
             status: Arc::default(),
             replay: Arc::new(|_| Ok(Default::default())),
+            commands,
             actor: "demo".into(),
             demo: true,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let shutdown = CancellationToken::new();
         tokio::spawn(serve_officers(listener, web.clone(), shutdown.clone()));
         Self { dir, sink, web, url, client: Client::builder().no_proxy().build().unwrap(), shutdown }
     }
@@ -732,6 +750,74 @@ async fn wrong_requests_of_boxes_are_refused() {
     }
     assert_eq!(uploads.hub.web.clips.clean(Duration::from_secs(3600)).await, 0);
     assert_eq!(uploads.hub.web.clips.clean(Duration::ZERO).await, crate::limits::UPLOADS_PER_BOX_MAX);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lamp_command_is_understood_or_refused_before_anything_is_sent() {
+    let hub = Hub::start().await;
+    let json = Some("application/json");
+    let on = r#"{"circuit":1,"switch":"on"}"#;
+    type Row<'a> = (&'a str, Option<&'a str>, &'a str, u16, &'a str);
+    let table: [Row; 13] = [
+        ("lamp-01", None, on, 415, "application/json"),
+        ("lamp-01", Some("text/plain"), on, 415, "application/json"),
+        ("lamp-01", json, "{", 400, "body"),
+        ("lamp-01", json, r#"{"switch":"on"}"#, 400, "circuit"),
+        ("lamp-01", json, r#"{"circuit":1}"#, 400, "either"),
+        ("lamp-01", json, r#"{"circuit":1,"switch":"on","dim_percent":4}"#, 400, "either"),
+        ("lamp-01", json, r#"{"circuit":1,"dim_percent":101}"#, 400, "0 to 100"),
+        ("lamp-01", json, r#"{"circuit":1,"switch":"on","valid_s":0}"#, 400, "1 to 300"),
+        ("lamp-01", json, r#"{"circuit":1,"switch":"on","valid_s":301}"#, 400, "1 to 300"),
+        ("lamp-01", json, r#"{"circuit":1,"switch":"on","force":true}"#, 400, "force"),
+        ("lamp-99", json, on, 404, "no device lamp-99"),
+        ("cam-01", json, on, 404, "no lamp cabinet"),
+        ("LAMP", json, on, 404, "no such device"),
+    ];
+    let post = async |device: &str, kind: Option<&str>, body: String| {
+        let request = hub.client.post(format!("{}/api/v1/devices/{device}/lamp", hub.url)).body(body);
+        let request = match kind {
+            Some(kind) => request.header(header::CONTENT_TYPE, kind),
+            None => request,
+        };
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap())
+    };
+    for (device, kind, body, status, detail) in table {
+        let (found, problem) = post(device, kind, body.to_owned()).await;
+        assert_eq!(found, status, "{device} {body}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(detail), "{device} {body}: {problem}");
+    }
+    let long = format!(r#"{{"circuit":1,"switch":"on","purpose":"{}"}}"#, "x".repeat(70_000));
+    assert_eq!(post("lamp-01", json, long).await.0, 413);
+    let (_, log) = hub.get("/api/v1/access").await;
+    assert_eq!(
+        log["access"].as_array().unwrap().len(),
+        1,
+        "nothing was asked of the gate but this look: {log}"
+    );
+
+    // Its box is offline, or says nothing: recorded, with the purpose, and answered.
+    let body = r#"{"circuit":1,"dim_percent":40,"valid_s":1,"purpose":"thử đèn"}"#;
+    hub.web.status.set_online(&"box-lamp".parse().unwrap(), false);
+    let (status, problem) = post("lamp-01", json, body.to_owned()).await;
+    assert_eq!(
+        (status, problem["detail"].as_str().unwrap()),
+        (503, "box box-lamp is offline; nothing was sent")
+    );
+    hub.web.status.set_online(&"box-lamp".parse().unwrap(), true);
+    let (status, problem) = post("lamp-01", json, body.to_owned()).await;
+    assert_eq!((status, problem["detail"].as_str().unwrap().contains("no link")), (503, true), "{problem}");
+    hub.web.status.broker_up.store(true, Ordering::Release);
+    let (status, problem) = post("lamp-01", json, body.to_owned()).await;
+    assert_eq!(status, 504, "{problem}");
+    let (_, log) = hub.get("/api/v1/access").await;
+    for record in &log["access"].as_array().unwrap()[1..=3] {
+        let told = (&record["action"], &record["purpose"], &record["decision"], &record["actor"]);
+        assert_eq!(told, (&json!("lamp"), &json!("thử đèn"), &json!("allowed"), &json!("demo")));
+        let subject = &record["subject"];
+        assert_eq!(subject["act"], json!({ "act": "dim", "percent": 40 }));
+        assert_eq!((&subject["device"], &subject["circuit"]), (&json!("lamp-01"), &json!(1)));
+    }
 }
 
 /// A body that breaks off after `content`.

@@ -778,12 +778,5 @@ fn data(is_bad: bool) -> EventData {
         // A later version of a type that the hub knows: it is set aside.
         return EventData::Unknown { kind: "camnet.motion.v2".into(), data: serde_json::json!({}) };
     }
-    EventData::Lamp(Lamp {
-        circuit: 1,
-        reason: LampReason::Change,
-        on: true,
-        current_a: 1.5,
-        power_w: 230.0,
-        fault: None,
-    })
+    EventData::Lamp(Lamp::new(1, LampReason::Change, true, 1.5, 230.0))
 }

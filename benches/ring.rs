@@ -4,7 +4,7 @@
 //! A file of ../shared/videos is encoded as a camera would (10 pictures a second, a key frame every two), and its access
 //! units go into a ring on the real disk as the recorder puts them there, at simulated time: what the process wrote is
 //! the kernel's count (/proc/self/io, whole pages), not ours. `CAMNET_BENCH_SECONDS` (default 1200) of each stream.
-//! Where this may mount, the same once more on ext4 on a loop device: what the file system adds.
+//! `-- write` or `-- open` does the one only. Where this may mount, the same once more on ext4 on a loop device: what the file system adds.
 
 // It starts no long processes.
 #[allow(dead_code)]
@@ -38,14 +38,25 @@ const HEARTBEAT_S: i64 = 300;
 const RUN_S: i64 = 3600;
 
 fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_wanted = |what: &str| wanted.is_empty() || wanted.iter().any(|name| name == what);
+    let mut out = Figures::append(Path::new(env!("CARGO_MANIFEST_DIR")));
+    if is_wanted("write") {
+        write(&mut out);
+    }
+    if is_wanted("open") {
+        open_a_month(&mut out);
+    }
+}
+
+fn write(out: &mut Figures) {
     let seconds = std::env::var("CAMNET_BENCH_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(1200);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut out = Figures::append(root);
     let folder = tempfile::tempdir_in(root.join("target")).expect("target/ takes a folder");
     for (name, kbit) in [("", 1000), (".4mbit", 4000)] {
         let stream = Stream::encode(&root.join("../shared/videos").join(VIDEO), kbit, folder.path());
         let written = record(&stream, &folder.path().join(format!("ring{kbit}")), seconds);
-        written.add(&mut out, name, &stream);
+        written.add(out, name, &stream);
         if let Some(card) = Card::mount(folder.path()) {
             let before = card.written_bytes();
             let on_card = record(&stream, &card.dir.join("ring"), seconds);
@@ -58,7 +69,6 @@ fn main() {
             println!("no right to mount: no figure of ext4");
         }
     }
-    open_a_month(&mut out);
 }
 
 /// Access units of one stream, again and again.

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Owns these files and what they hold. May not know cameras, decode, or touch the network. All calls block on the
-//! disk. The bytes of a segment: [`segment`]; what the journal holds: [`index`].
+//! disk. The bytes of a segment: `segment`; what the journal holds: `index`.
 //!
 //! **A poor disk.** A memory card wears by what is written and by each sync. So a segment is only ever appended to,
 //! each fragment with its entry in one write, and holds all that must be known of it: a sync of the ring is one sync
@@ -61,6 +61,8 @@ pub enum RingError {
     Journal(#[from] JournalError),
     #[error("ring {path}: no run is open")]
     NoRun { path: PathBuf },
+    #[error("ring {path}: its run has ended, because its disk failed ({why})")]
+    Failed { path: PathBuf, why: String },
     #[error("ring {path}: fragment {number} of run {run} at byte {offset} is not what was recorded")]
     Changed { path: PathBuf, run: Uuid, number: u64, offset: u64 },
 }
@@ -148,8 +150,8 @@ struct OpenRun {
     end: Time,
     segment: Option<OpenSegment>,
     durable: Option<Durable>,
-    /// The disk failed in a way after which nothing may follow.
-    is_broken: bool,
+    /// Why nothing may follow: the disk failed, and what is on it is not known.
+    failed: Option<String>,
 }
 
 /// The file that is being written; [`Ring::segments`] ends with it.
@@ -210,7 +212,7 @@ impl Ring {
         let end = run.start;
         let tree = MerkleTree::new();
         self.open =
-            Some(OpenRun { run: Arc::new(run), tree, end, segment: None, durable: None, is_broken: false });
+            Some(OpenRun { run: Arc::new(run), tree, end, segment: None, durable: None, failed: None });
     }
 
     /// Writes a fragment behind the others of the open run. A full disk costs the oldest segments. On an error nothing
@@ -333,6 +335,12 @@ impl Ring {
         oldest
     }
 
+    /// When the oldest segment began, as far as it can be known.
+    pub fn oldest_start(&self) -> Option<Time> {
+        let upto = self.upto()?;
+        Some(upto.checked_sub(self.oldest_age()).unwrap_or(Time::MIN))
+    }
+
     /// How long ago each segment began, newest first.
     fn look_at_ages(&self, mut look: impl FnMut(&SegmentRecord, SignedDuration)) {
         let keep = self.keep();
@@ -363,8 +371,11 @@ impl Ring {
         start: Time,
         end: Time,
     ) -> Result<FragmentEntry, RingError> {
-        let no_run = || RingError::NoRun { path: self.dir.clone() };
-        let open = self.open.as_ref().filter(|open| !open.is_broken).ok_or_else(no_run)?;
+        let path = || self.dir.clone();
+        let open = self.open.as_ref().ok_or_else(|| RingError::NoRun { path: path() })?;
+        if let Some(why) = open.failed.clone() {
+            return Err(RingError::Failed { path: path(), why });
+        }
         if self.segment_is_due(open, fragment, start) {
             self.sync_segment()?;
             self.begin_segment(start)?;
@@ -387,7 +398,7 @@ impl Ring {
             // What stays of it would be torn off at the next start; better now, to give the bytes back.
             let path = segment.path.clone();
             if segment.file.set_len(segment.bytes).is_err() {
-                self.roll_back();
+                self.roll_back(&error);
             }
             return Err(io_error("write", &path)(error));
         }
@@ -468,7 +479,7 @@ impl Ring {
             synced = synced.and_then(|()| self.disk.sync_dir(&self.dir));
         }
         if let Err(error) = synced {
-            self.roll_back();
+            self.roll_back(&error);
             return Err(io_error("sync", &path)(error));
         }
         segment.is_name_durable = true;
@@ -484,9 +495,9 @@ impl Ring {
 
     /// After a failure that leaves unknown what is on the disk: the run ends with what was durable. If the rest can't be
     /// cut off, the index does not count it.
-    fn roll_back(&mut self) {
+    fn roll_back(&mut self, why: &io::Error) {
         let Some(open) = &mut self.open else { return };
-        open.is_broken = true;
+        open.failed = Some(why.to_string());
         let Some(mut segment) = open.segment.take() else { return };
         let Some(mut last) = self.segments.pop_back() else { return };
         self.bytes -= last.known.bytes;
@@ -558,6 +569,11 @@ impl Ring {
     /// Removes the segments that ended longer ago than the ring keeps them.
     fn evict_old(&mut self) {
         let keep = self.keep();
+        let (Some(first), Some(last)) = (self.segments.front(), self.segments.back()) else { return };
+        let between = last.known.end.duration_since(first.known.start);
+        if first.known.is_sure && last.known.is_sure && between <= keep {
+            return;
+        }
         let mut too_old = 0;
         self.look_at_ages(|segment, age| too_old += usize::from(age - length_of(segment) > keep));
         for _ in 0..too_old {

@@ -462,6 +462,7 @@ fn what_is_overwritten_and_when_does_not_depend_on_a_clock_that_was_wrong() {
     let starts = |ring: &Ring| ring.segments.iter().map(|s| s.known.start).collect::<Vec<_>>();
     assert_eq!(starts(&ring).len(), 6, "nothing of this is a day old: {:?}", starts(&ring));
     assert_eq!(ring.oldest_age(), SignedDuration::from_secs(1_260));
+    assert_eq!(ring.oldest_start(), Some(at(0)));
     // A day later the first goes; with those whose time nobody knew the one behind them.
     segment_at(&mut ring, at(86_400 + 200), Synced);
     assert_eq!(starts(&ring)[0], year_1970);

@@ -46,6 +46,7 @@ bench: deps-bench console
 	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
 	  --features edge,hub,broker --bench ingest --bench index
 	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench motion
+	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench ring
 
 powercut:
 	$(CARGO) test --locked --test powercut -- rounds $(ROUNDS) $(POWERCUT)

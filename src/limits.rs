@@ -211,13 +211,28 @@ pub const FRAGMENT_BYTES_MAX: usize = 64 << 20;
 pub const RING_SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// After the ring could not be written it is tried again this often.
 pub const RING_RETRY: Duration = Duration::from_secs(5);
-/// Fragments that the ring knows without reading its journal.
-pub const RING_RECENT_FRAGMENTS_MAX: usize = 1024;
+/// Bytes at the beginning of a segment that hold its init segment and head.
+pub const RING_HEAD_BYTES_MAX: usize = 64 << 10;
+/// Segments that one fragment may push out when the disk is full.
+pub const RING_GIVE_UP_MAX: usize = 8;
+/// Records of the ring's index that stay for the reports in them when no segment needs them.
+pub const RING_INDEX_RECORDS_MIN: u64 = 1_000;
 /// A file of the ring's journal; small, so that it can be dropped as the ring goes round.
 pub const RING_JOURNAL_SEGMENT_BYTES_MAX: u64 = 1 << 20;
 /// A recorded run ends after this long and the next goes on at once: bounds the drift of its clock
 /// and the tree of its hashes.
 pub const RUN_MAX: Duration = Duration::from_secs(3600);
+/// A clock that is off by more than this from where it ran on its own was set.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_millis(500);
+/// How far a box's oscillator may be off, millionths: what cheap crystals do over their range of temperature.
+pub const CLOCK_DRIFT_PPM_MAX: u64 = 100;
+/// Spans that one event of a clock's correction names; the rest follow in the next.
+pub const CLOCK_EVENT_SPANS_MAX: usize = 500;
+/// A start whose clock stands further behind the account than this had a wrong clock, then or now.
+pub const CLOCK_BEHIND_ACCOUNT_MAX: Duration = Duration::from_secs(60);
+/// Eras of the box's clock that may still be corrected, and spans of one camera in each: the newest.
+pub const CLOCK_ERAS_MAX: usize = 16;
+pub const CLOCK_ERA_SPANS_MAX: usize = 20_000;
 /// Reports of one camera that wait for the outbox.
 pub const EVENTS_QUEUE_MAX: usize = 256;
 /// Access units that wait for the recorder; a full queue slows the camera's connection down.

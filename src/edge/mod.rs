@@ -38,6 +38,7 @@ use crate::mqtt::{self, LinkConfig};
 use crate::tls::{self, Identity};
 use crate::toml_file::ConfigError;
 use crate::wire::{CommandResult, LampCommand, Topic, TopicKind};
+use clock::Watch;
 use config::EdgeConfig;
 use lamp::command::Orders;
 use outbox::Outbox;
@@ -233,7 +234,13 @@ fn start_sources(
         outbox: outbox.clone(),
         rings,
         metrics: camera::CamerasMetrics::register(metrics)?,
+        clock: Watch::of_machine(&config.data_dir),
     };
+    let (watch, clock_outbox, clock_stop) = (context.clock.clone(), outbox.clone(), stop.clone());
+    tasks.spawn(async move {
+        clock::run(watch, clock_outbox, clock_stop).await;
+        "clock".to_owned()
+    });
     for camera in config.cameras.clone() {
         let (context, stop) = (context.clone(), stop.clone());
         tasks.spawn(async move {

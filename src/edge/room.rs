@@ -43,7 +43,7 @@ impl Rings {
         let rings = self.0.lock().expect("no panic holds it").clone();
         let from = |ring: &Arc<Mutex<Ring>>| {
             let ring = ring.lock().expect("no panic holds it");
-            ring.can_give_up().then(|| ring.from()).flatten()
+            ring.can_give_up().then(|| ring.oldest_start()).flatten()
         };
         let oldest = rings.iter().filter_map(|ring| Some((from(ring)?, ring))).min_by_key(|(from, _)| *from);
         oldest?.1.lock().expect("no panic holds it").give_up_oldest()

@@ -17,6 +17,7 @@
 //! after it).
 
 pub mod check;
+pub mod counted_disk;
 pub mod disk;
 mod read;
 mod scan;

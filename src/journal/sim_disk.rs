@@ -68,6 +68,7 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     sync_faults: BTreeMap<u64, AfterFailedSync>,
     capacity_bytes: Option<u64>,
+    is_read_only: bool,
     now: SystemTime,
 }
 
@@ -107,6 +108,7 @@ impl SimDisk {
             faults: BTreeMap::new(),
             sync_faults: BTreeMap::new(),
             capacity_bytes: None,
+            is_read_only: false,
             now: SystemTime::UNIX_EPOCH,
         };
         Self { state: Arc::new(Mutex::new(state)) }
@@ -142,6 +144,12 @@ impl SimDisk {
         state.faults.clear();
         state.sync_faults.clear();
         state.capacity_bytes = None;
+        state.is_read_only = false;
+    }
+
+    /// From now on nothing can be changed, as when a kernel has seen a card fail. What was not synced stays shown.
+    pub fn set_read_only(&self, is_read_only: bool) {
+        self.lock_state().is_read_only = is_read_only;
     }
 
     /// The disk is full when all files have so many bytes.
@@ -197,6 +205,7 @@ impl SimDisk {
         state.faults.clear();
         state.sync_faults.clear();
         state.capacity_bytes = None;
+        state.is_read_only = false;
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -278,6 +287,9 @@ impl State {
     /// Counts an operation and says what goes wrong with it.
     fn begin(&mut self, life: u64) -> io::Result<Option<Fault>> {
         self.check_alive(life)?;
+        if self.is_read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let fault = self.faults.remove(&self.operations);
         self.operations += 1;
         if fault == Some(Fault::Dead) {
@@ -419,6 +431,9 @@ impl Disk for SimDisk {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.lock_state();
         state.check_alive(state.life)?;
+        if state.is_read_only && access == Access::Write {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
         let file = *state.names.get(path).ok_or_else(|| not_found(path))?;
         Ok(Arc::new(SimFile { state: self.state.clone(), life: state.life, file, access }))
     }

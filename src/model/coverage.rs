@@ -15,7 +15,7 @@ pub enum GapCause {
     CameraUnreachable,
     /// The camera answered, then its stream stalled or could not be read.
     StreamBroken,
-    /// The ring could not be written.
+    /// The ring could not be written: no room.
     DiskFull,
     /// The clock jumped: which second it was is not known.
     ClockUnsure,
@@ -23,6 +23,8 @@ pub enum GapCause {
     PausedByOwner,
     /// The hub has no word about this span yet.
     NotYetReported,
+    /// The ring could not be opened or written for another reason than room: a card that turned read-only, errors.
+    DiskFailed,
 }
 
 /// Recorded, or a gap with its cause.

@@ -299,6 +299,10 @@ pub struct ClockCorrection {
     /// Add this to get true time, milliseconds.
     pub correction_ms: i64,
     pub uncertainty_ms: u64,
+    /// The device's spans of coverage (a recorded one is a run) whose times are meant. Two starts of a box without a
+    /// clock show the same times; so a box names what it means. Absent: whatever was recorded from `from` to `upto`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spans: Option<Vec<Uuid>>,
 }
 
 impl Source {

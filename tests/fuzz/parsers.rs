@@ -316,7 +316,7 @@ fn ring_files(bytes: &[u8]) {
 }
 
 /// What the seeds call their segment.
-const RING_FILE: &str = "20260301T170000.040Z-1f6c2a90.mp4";
+const RING_FILE: &str = "0000000000-20260225T061320.000Z-099a8058.mp4";
 
 fn fmp4_fragment(bytes: &[u8]) {
     if let Ok(found) = edge::fmp4::find_fragment(bytes) {

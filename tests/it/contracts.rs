@@ -81,7 +81,13 @@ fn samples() -> Vec<EventData> {
         }),
         EventData::Status(Status { working: true, detail: Some("x".into()) }),
         EventData::Fault(Fault { fault: "x".into(), phase: FaultPhase::Raised, detail: "x".into() }),
-        EventData::Clock(ClockCorrection { from: time, upto: time, correction_ms: 1, uncertainty_ms: 1 }),
+        EventData::Clock(ClockCorrection {
+            from: time,
+            upto: time,
+            correction_ms: 1,
+            uncertainty_ms: 1,
+            spans: Some(vec![Uuid::now_v7()]),
+        }),
     ]
 }
 

@@ -55,6 +55,7 @@ impl Cameras {
             outbox,
             rings: Default::default(),
             metrics: metrics.clone(),
+            clock: camnet::edge::clock::Watch::of_machine(dir),
         };
         let shutdown = CancellationToken::new();
         let start =

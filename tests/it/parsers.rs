@@ -142,22 +142,10 @@ fn seeds_are_what_our_own_writers_make() {
         data: vec![0, 0, 0, 3, if sync { 0x65 } else { 0x41 }, 1, 2].into(),
     };
     let wall = WallClock { time, camera: true };
-    let fragment = fmp4::fragment(1, &[sample(0, true), sample(45_000, false)], Some(90_000), 0, wall).bytes;
-    let run = "01890a5d-ac96-774b-bcce-b302099a8058";
-    let ring = |json: String| [&[1][..], json.as_bytes()].concat();
-    let ring_records = [
-        ring(format!(
-            r#"{{"kind":"run","run":"{run}","start":"{time}","clock":{{"source":"camera","sync":"synced"}}}}"#
-        )),
-        ring(format!(r#"{{"kind":"segment","run":"{run}","file":"20260301T170000.040Z-1f6c2a90.mp4"}}"#)),
-        ring(format!(
-            r#"{{"kind":"fragment","run":"{run}","number":0,"offset":{},"bytes":{},"sha256":"{}","start":"{time}","end":"{time}","first_pts":0,"end_pts":90000,"sync":true}}"#,
-            init.len(),
-            fragment.len(),
-            Sha256Hash::of(&fragment)
-        )),
-    ];
-    let file = [&init[..], &fragment, &fragment, &fragment[..40]].concat();
+    let fragment = fmp4::fragment(1, &[sample(0, true), sample(45_000, false)], Some(90_000), 0, wall);
+    let (ring_records, ring_file) = ring_of(&track, &fragment, time);
+    let fragment = fragment.bytes;
+    let torn = [&ring_file[..], &ring_file[ring_file.len() - 200..][..150]].concat();
     let token = camnet::hub::search::Token::new(
         [7; 16],
         camnet::hub::catalog::TimeRange { from: time, to: time },
@@ -170,7 +158,8 @@ fn seeds_are_what_our_own_writers_make() {
         ("hub_journal/all", framed(&records)),
         ("fmp4_init/avc", init),
         ("fmp4_fragment/two_pictures", fragment),
-        ("ring_files/adopted", [framed(&ring_records), file].concat()),
+        ("ring_files/closed", [framed(&ring_records), ring_file].concat()),
+        ("ring_files/torn", [framed(&ring_records[..1]), torn].concat()),
         ("page_token/clips", token.write().into_bytes()),
     ];
     for (name, bytes) in seeds {
@@ -184,4 +173,46 @@ fn seeds_are_what_our_own_writers_make() {
             "{name}: CAMNET_WRITE_SEEDS=1 writes it anew"
         );
     }
+}
+
+/// The records of a ring's index (a report, a closed segment), and the bytes of its one segment.
+fn ring_of(
+    track: &camnet::edge::fmp4::Track,
+    fragment: &camnet::edge::fmp4::Fragment,
+    time: camnet::model::Time,
+) -> (Vec<Vec<u8>>, Vec<u8>) {
+    use camnet::edge::ring::{Report, Ring, Run};
+    use camnet::journal::{Item, Reader};
+    use camnet::model::{ClockQuality, ClockSource, Coverage, SpanState, SyncState};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ring, _) = Ring::open(dir.path(), Default::default()).unwrap();
+    let run: uuid::Uuid = "01890a5d-ac96-774b-bcce-b302099a8058".parse().unwrap();
+    let clock = ClockQuality {
+        source: ClockSource::Camera,
+        sync: SyncState::Synced,
+        offset_ms: None,
+        uncertainty_ms: Some(4),
+    };
+    let coverage = Coverage {
+        span: run,
+        state: SpanState::Recorded,
+        start: time,
+        upto: time,
+        open: true,
+        run: None,
+        ring_from: None,
+        detail: None,
+    };
+    ring.report(vec![Report { coverage, era: Some(run) }]).unwrap();
+    ring.begin_run(Run { run, start: time, clock, track: track.clone() });
+    let path = ring.append(fragment, time, time).unwrap().path;
+    ring.append(fragment, time, time).unwrap();
+    ring.end_run().1.unwrap();
+    drop(ring);
+    let records = Reader::of_dir(&dir.path().join("index"), 0).unwrap().map(|item| match item.unwrap() {
+        Item::Record(record) => record.payload,
+        Item::Damage(damage) => panic!("{damage}"),
+    });
+    (records.collect(), std::fs::read(&*path).unwrap())
 }

@@ -42,13 +42,14 @@ use self::motion::MotionFeed;
 use self::recorder::{Connection, Input, Recorder, chain};
 use self::session::{SessionError, SessionItem, Ways};
 use super::clip::{self, ClipJob};
+use super::clock::Watch;
 use super::config::{CameraConfig, RingConfig};
 use super::coverage::Tracker;
 use super::outbox::{NewEvent, Outbox, OutboxError};
 use super::ring::{Ring, RingError, RingRecovery};
 use super::room::Rings;
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY};
-use crate::model::{BoxId, DeviceId, GapCause, Time};
+use crate::model::{BoxId, DeviceId, FaultPhase, GapCause, Time};
 use crate::outage::Outage;
 
 /// What the cameras of a box share.
@@ -60,6 +61,7 @@ pub struct CameraContext {
     pub outbox: Outbox,
     pub rings: Rings,
     pub metrics: CamerasMetrics,
+    pub clock: Watch,
 }
 
 /// Where the ring of a camera stands.
@@ -70,7 +72,9 @@ pub fn ring_dir(data_dir: &Path, device: &DeviceId) -> PathBuf {
 /// Records `camera` until `shutdown`; then makes durable what there is and returns.
 pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: CancellationToken) {
     let metrics = context.metrics.of(&camera.id);
-    let Some((ring, recovery)) = open_ring(&context, &camera, &metrics, &shutdown).await else { return };
+    let began = context.clock.read().time;
+    let Some(opened) = open_ring(&context, &camera, &metrics, &shutdown).await else { return };
+    let OpenedRing { ring, recovery, failed } = opened;
     let ring = Arc::new(Mutex::new(ring));
     context.rings.add(ring.clone());
     let (events, event_queue) = mpsc::channel(EVENTS_QUEUE_MAX);
@@ -95,10 +99,13 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
         progress,
         motion: MotionFeed::new(motion.feed, metrics.clone()),
         connection: Connection::default(),
+        is_ring_faulty: failed.is_some(),
+        clock: context.clock.clone(),
+        era: None,
     };
     let (inputs, input_queue) = mpsc::channel(RECORD_QUEUE_MAX);
     let recording = tokio::spawn(async move {
-        recorder.boot(recovery).await;
+        recorder.boot(recovery, began, failed).await;
         recorder.serve(input_queue).await;
     });
     connect_again_and_again(&camera, inputs, &metrics, &shutdown).await;
@@ -173,21 +180,39 @@ fn start_motion(
     Motion { feed: None, worker: None }
 }
 
+struct OpenedRing {
+    ring: Ring,
+    recovery: RingRecovery,
+    /// Why it could not be opened at first.
+    failed: Option<(GapCause, String)>,
+}
+
+/// Opens the ring, again and again if it must be. What else the box does goes on meanwhile, and the technician is told.
 async fn open_ring(
     context: &CameraContext,
     camera: &CameraConfig,
     metrics: &CameraMetrics,
     shutdown: &CancellationToken,
-) -> Option<(Ring, RingRecovery)> {
+) -> Option<OpenedRing> {
+    let mut failed = None;
+    let mut is_told = false;
     loop {
         let (dir, config) = (ring_dir(&context.data_dir, &camera.id), context.ring.clone());
         let opened = tokio::task::spawn_blocking(move || Ring::open(&dir, config)).await;
         let error: RingError = match opened.expect("opening a ring does not panic") {
-            Ok(opened) => return Some(opened),
+            Ok((ring, recovery)) => return Some(OpenedRing { ring, recovery, failed }),
             Err(error) => error,
         };
         metrics.ring_errors.inc();
-        tracing::error!(device = %camera.id, error = %chain(&error), "ring can't be opened");
+        let (cause, detail) = (recorder::cause_of(&error), chain(&error));
+        if failed.is_none() {
+            tracing::error!(device = %camera.id, error = detail, "ring can't be opened");
+        }
+        if !is_told {
+            let event = recorder::fault_event(&camera.id, FaultPhase::Raised, detail.clone());
+            is_told = context.outbox.accept(event).await.is_ok();
+        }
+        failed = Some((cause, detail));
         tokio::select! {
             () = shutdown.cancelled() => return None,
             () = tokio::time::sleep(RING_RETRY) => {}

@@ -4,9 +4,13 @@
 //! work goes to blocking threads. May not wait for the hub: what is to be said goes to a queue of its
 //! own, and motion is offered each access unit but never waited for.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
@@ -14,15 +18,16 @@ use super::metrics::CameraMetrics;
 use super::motion::MotionFeed;
 use super::session::{AccessUnit, SenderReport, SessionItem};
 use super::timing::{Mapping, Timing};
-use crate::edge::clock;
+use crate::edge::clock::{self, Era, Reading, Watch};
 use crate::edge::coverage::{Recorded, Tracker};
 use crate::edge::fmp4::{self, Sample, TIMESCALE, Track, WallClock};
 use crate::edge::outbox::NewEvent;
-use crate::edge::ring::{Durable, Ring, RingError, RingRecovery, Run};
+use crate::edge::ring::{Durable, Report, Ring, RingError, RingRecovery, Run};
 use crate::limits::{
-    FRAGMENT_BYTES_MAX, FRAGMENT_SECONDS_MAX, FRAME_GAP_MAX, RING_RETRY, RUN_MAX, SENDER_REPORT_WAIT,
+    CLOCK_EVENT_SPANS_MAX, FRAGMENT_BYTES_MAX, FRAGMENT_SECONDS_MAX, FRAME_GAP_MAX, RING_RETRY, RUN_MAX,
+    SENDER_REPORT_WAIT,
 };
-use crate::model::{ClockSource, Coverage, DeviceId, EventData, GapCause, Time};
+use crate::model::{ClockSource, Coverage, DeviceId, EventData, Fault, FaultPhase, GapCause, Time};
 
 /// What the recorder is told.
 #[derive(Debug)]
@@ -49,6 +54,11 @@ pub struct Recorder {
     pub progress: watch::Sender<Time>,
     pub motion: MotionFeed,
     pub connection: Connection,
+    /// The technician was told that the ring can't be opened or written.
+    pub is_ring_faulty: bool,
+    pub clock: Watch,
+    /// The era of the clock that was seen last.
+    pub era: Option<Era>,
 }
 
 /// What belongs to one connection.
@@ -91,16 +101,21 @@ struct OpenRun {
 const HEADROOM_TICKS: i64 = TIMESCALE as i64;
 
 impl Recorder {
-    /// Tells what happened before this start.
-    pub async fn boot(&mut self, recovery: RingRecovery) {
-        if recovery.torn_bytes > 0 || recovery.adopted > 0 || !recovery.lost.is_empty() {
-            let (torn_bytes, adopted) = (recovery.torn_bytes, recovery.adopted);
+    /// Tells what happened before this start. `failed`: why the ring could not be opened at first.
+    pub async fn boot(&mut self, recovery: RingRecovery, began: Time, failed: Option<(GapCause, String)>) {
+        if recovery.torn_bytes > 0 || !recovery.lost.is_empty() {
+            let torn_bytes = recovery.torn_bytes;
             let lost = recovery.lost.join("; ");
-            tracing::warn!(device = %self.device, torn_bytes, adopted, lost, "ring recovered");
+            tracing::warn!(device = %self.device, torn_bytes, lost, "ring recovered");
         }
         let last_run = recovery.last_run.map(Recorded::from);
+        let reading = self.clock.read();
+        self.era = Some(reading.era);
+        self.tracker.clock(unsure(reading.era), recovery.eras);
         self.tracker.ring_from(self.ring.lock().expect("no panic holds it").from());
-        let reports = self.tracker.boot(&recovery.reports, last_run, Time::now());
+        let reports: Vec<Coverage> = recovery.reports.into_iter().map(|report| report.coverage).collect();
+        let mut reports = self.tracker.boot(&reports, last_run, began, failed);
+        reports.extend(self.tracker.not_yet_connected(reading.time));
         self.say(reports).await;
     }
 
@@ -125,6 +140,7 @@ impl Recorder {
     }
 
     async fn take(&mut self, input: Input) {
+        self.look_at_clock().await;
         match input {
             Input::Connected => {
                 let (began, paused_until) = (Some(Instant::now()), self.connection.paused_until);
@@ -146,11 +162,44 @@ impl Recorder {
     }
 
     async fn tick(&mut self) {
+        self.look_at_clock().await;
+        self.tell_corrections().await;
         self.write_waiting(false).await;
         let from = self.ring.lock().expect("no panic holds it").from();
         self.tracker.ring_from(from);
-        let reports = self.tracker.tick(Time::now());
+        let reports = self.tracker.tick(self.clock.read().time);
         self.say(reports).await;
+    }
+
+    /// When the box's clock was set, the run ends: it has one clock.
+    async fn look_at_clock(&mut self) {
+        let reading = self.clock.read();
+        let before = self.era.replace(reading.era).unwrap_or(reading.era);
+        if reading.era.id == before.id {
+            if reading.era.is_sure && !before.is_sure {
+                self.tracker.clock_is_sure();
+            }
+            return;
+        }
+        let step = SignedDuration::from_nanos(reading.era.offset_ns.saturating_sub(before.offset_ns));
+        tracing::warn!(device = %self.device, %step, "the box's clock was set");
+        self.break_off().await;
+        let reports = self.tracker.clock_was_set(step, unsure(reading.era), reading.time);
+        self.say(reports).await;
+    }
+
+    /// Says of which spans the time was wrong, and by how much, once that is known.
+    async fn tell_corrections(&mut self) {
+        for correction in self.clock.corrections() {
+            let by = SignedDuration::from_millis(correction.correction_ms);
+            let Some((reports, spans)) = self.tracker.corrected(correction.era, by) else { continue };
+            self.say(reports).await;
+            for spans in spans.chunks(CLOCK_EVENT_SPANS_MAX) {
+                let Reading { time, quality, .. } = self.clock.read();
+                let data = EventData::Clock(correction.event(spans.to_vec()));
+                self.send(NewEvent { device: Some(self.device.clone()), time, clock: quality, data }).await;
+            }
+        }
     }
 
     async fn take_track(&mut self, track: Track) {
@@ -201,17 +250,24 @@ impl Recorder {
         }
         let seconds = (pts - last) as f64 / f64::from(TIMESCALE);
         tracing::warn!(device = %self.device, seconds, "timeline of the pictures jumped");
+        self.break_off().await;
+        let detail = format!("pictures jumped by {seconds:.1} s");
+        self.gap(GapCause::StreamBroken, detail).await;
+    }
+
+    /// Ends the run within a connection; what is known of its time is forgotten.
+    async fn break_off(&mut self) {
         self.close_fragment(None).await;
         self.write_waiting(true).await;
         self.end_run().await;
         self.connection.timing = Timing::default();
-        self.connection.began = Some(Instant::now());
-        self.motion.connected();
+        if self.connection.began.is_some() {
+            self.connection.began = Some(Instant::now());
+            self.motion.connected();
+        }
         if let Some(track) = &self.connection.track {
             self.motion.track(track);
         }
-        let detail = format!("pictures jumped by {seconds:.1} s");
-        self.gap(GapCause::StreamBroken, detail).await;
     }
 
     async fn perhaps_end_run(&mut self) {
@@ -279,15 +335,19 @@ impl Recorder {
                     ring.begin_run(begins);
                 }
                 ring.append(&fragment, wall.time, end)?;
-                ring.sync_if_due()
+                ring.sync_if_due(Instant::now())
             })
             .await?;
         self.metrics.fragments.inc();
         self.metrics.ring_bytes.inc_by(bytes);
         self.connection.paused_until = None;
+        if std::mem::take(&mut self.is_ring_faulty) {
+            let detail = "the ring is written again".to_owned();
+            self.send(fault_event(&self.device, FaultPhase::Cleared, detail)).await;
+        }
         self.progress.send_replace(end);
         if let Some(durable) = durable {
-            let reports = self.tracker.recorded(durable.into(), Time::now());
+            let reports = self.tracker.recorded(durable.into(), self.clock.read().time);
             self.say(reports).await;
         }
         Ok(())
@@ -297,7 +357,8 @@ impl Recorder {
         if self.connection.run.is_some() {
             return None;
         }
-        let mapping = self.connection.timing.choose(clock::quality())?;
+        let mapping = self.connection.timing.choose(self.clock.read().quality)?;
+        self.tracker.run_begins(mapping.clock.source == ClockSource::Box);
         let track = self.connection.track.clone()?;
         let first = closed.samples.first().expect("a closed fragment has samples").pts;
         self.connection.run = Some(OpenRun {
@@ -316,19 +377,15 @@ impl Recorder {
         if self.connection.run.take().is_none() {
             return;
         }
-        let ended = self.with_ring(Ring::end_run).await;
-        let durable = match ended {
-            Ok(durable) => durable,
-            Err(error) => {
-                self.metrics.ring_errors.inc();
-                tracing::error!(device = %self.device, error = %chain(&error), "ring can't be made durable");
-                None
-            }
-        };
+        let (durable, ended) = self.with_ring(Ring::end_run).await;
+        if let Err(error) = ended {
+            self.metrics.ring_errors.inc();
+            tracing::error!(device = %self.device, error = %chain(&error), "ring can't be made durable");
+        }
         // A run may end before its first report.
         let mut reports = Vec::new();
         if let Some(durable) = durable {
-            reports = self.tracker.recorded(durable.into(), Time::now());
+            reports = self.tracker.recorded(durable.into(), self.clock.read().time);
         }
         reports.extend(self.tracker.run_ended(durable.map(Recorded::from)));
         self.say(reports).await;
@@ -354,14 +411,22 @@ impl Recorder {
         self.connection.waiting.clear();
         self.connection.gathering = None;
         self.connection.run = None;
-        let ended = self.with_ring(Ring::end_run).await.ok().flatten();
-        let reports = self.tracker.run_ended(ended.map(Recorded::from));
+        let (ended, _) = self.with_ring(Ring::end_run).await;
+        let mut reports = Vec::new();
+        if let Some(durable) = ended {
+            reports = self.tracker.recorded(durable.into(), self.clock.read().time);
+        }
+        reports.extend(self.tracker.run_ended(ended.map(Recorded::from)));
         self.say(reports).await;
-        self.gap(GapCause::DiskFull, chain(&error)).await;
+        let (cause, detail) = (cause_of(&error), chain(&error));
+        self.gap(cause, detail.clone()).await;
+        if !std::mem::replace(&mut self.is_ring_faulty, true) {
+            self.send(fault_event(&self.device, FaultPhase::Raised, detail)).await;
+        }
     }
 
     async fn gap(&mut self, cause: GapCause, detail: String) {
-        let reports = self.tracker.gap(cause, Some(detail), Time::now());
+        let reports = self.tracker.gap(cause, Some(detail), self.clock.read().time);
         self.say(reports).await;
     }
 
@@ -370,41 +435,62 @@ impl Recorder {
         if reports.is_empty() {
             return;
         }
-        let kept = reports.clone();
-        let result = self.with_ring(move |ring| kept.iter().try_for_each(|r| ring.report(r))).await;
-        if let Err(error) = result {
+        let kept = |coverage: &Coverage| Report {
+            coverage: coverage.clone(),
+            era: self.tracker.era_of(coverage.span),
+        };
+        let kept = reports.iter().map(kept).collect();
+        if let Err(error) = self.with_ring(move |ring| ring.report(kept)).await {
             self.metrics.ring_errors.inc();
             tracing::warn!(device = %self.device, error = %chain(&error), "ring can't keep a report");
         }
         for report in reports {
-            let event = NewEvent {
-                device: Some(self.device.clone()),
-                time: Time::now(),
-                clock: clock::quality(),
-                data: EventData::Coverage(report),
-            };
-            if self.events.send(event).await.is_err() {
-                return;
-            }
+            let Reading { time, quality, .. } = self.clock.read();
+            let data = EventData::Coverage(report);
+            self.send(NewEvent { device: Some(self.device.clone()), time, clock: quality, data }).await;
         }
+    }
+
+    /// To the outbox. Nobody takes it when the process ends in a hurry.
+    async fn send(&self, event: NewEvent) {
+        let _ = self.events.send(event).await;
     }
 
     fn mapping_so_far(&self) -> Option<Mapping> {
         match &self.connection.run {
             Some(run) => Some(run.mapping),
-            None => self.connection.timing.choose(clock::quality()),
+            None => self.connection.timing.choose(self.clock.read().quality),
         }
     }
 
-    async fn with_ring<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Ring) -> Result<T, RingError> + Send + 'static,
-    ) -> Result<T, RingError> {
+    async fn with_ring<T: Send + 'static>(&self, work: impl FnOnce(&mut Ring) -> T + Send + 'static) -> T {
         let ring = self.ring.clone();
         let done = tokio::task::spawn_blocking(move || work(&mut ring.lock().expect("no panic holds it")));
         done.await.expect("ring work does not panic and is not cancelled")
     }
 }
+
+/// The era, if a correction may come for it.
+fn unsure(era: Era) -> Option<Uuid> {
+    (!era.is_sure).then_some(era.id)
+}
+
+/// The cause of the gap that a ring leaves which can't be opened or written.
+pub fn cause_of(error: &RingError) -> GapCause {
+    if error.is_full() { GapCause::DiskFull } else { GapCause::DiskFailed }
+}
+
+/// What the technician is told of it.
+pub fn fault_event(device: &DeviceId, phase: FaultPhase, detail: String) -> NewEvent {
+    NewEvent {
+        device: Some(device.clone()),
+        time: Time::now(),
+        clock: clock::quality(),
+        data: EventData::Fault(Fault { fault: RING_FAULT.into(), phase, detail }),
+    }
+}
+
+const RING_FAULT: &str = "ring_unwritable";
 
 impl Gathering {
     fn push(&mut self, unit: AccessUnit) {

@@ -61,6 +61,7 @@ impl Worker {
             outbox,
             rings: Default::default(),
             metrics: CamerasMetrics::register(&prometheus::Registry::new()).unwrap(),
+            clock: Watch::of_machine(data_dir),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(context, camera.clone(), shutdown.clone()));

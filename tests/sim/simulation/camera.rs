@@ -28,7 +28,8 @@ impl Camera {
     /// Starts as the box starts; returns what is to be reported.
     pub fn boot(ring: Ring, now: Time) -> (Self, Vec<Coverage>) {
         let mut camera = Self { tracker: Tracker::default(), ring, run: None, hash: Sha256Hash([7; 32]) };
-        let out = camera.tracker.boot(&camera.ring.reports.clone(), camera.ring.last_run, now);
+        let mut out = camera.tracker.boot(&camera.ring.reports.clone(), camera.ring.last_run, now, None);
+        out.extend(camera.tracker.not_yet_connected(now));
         (camera, out)
     }
 

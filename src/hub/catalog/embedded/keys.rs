@@ -31,6 +31,8 @@ pub mod kind {
     pub const SPAN_BY_ID: u8 = b's';
     /// box, position → correction
     pub const CORRECTION: u8 = b'k';
+    /// box, span → its correction and how well that is known, milliseconds
+    pub const SPAN_CORRECTION: u8 = b'K';
     /// sha256 → stored file
     pub const STORED: u8 = b'h';
     /// box → last seen by something that has no epoch

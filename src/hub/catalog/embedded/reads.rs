@@ -12,7 +12,7 @@ use super::keys::{Key, clip_key, kind, last_number, stored_key};
 use super::sources::Sources;
 use super::values::{ClipValue, DeviceValue, EpochValue, RefusedValue, SpanValue, decode};
 use super::view::View;
-use super::write::corrections;
+use super::write::{corrections, of_span};
 use super::{
     BoxRow, CatalogError, ClipKey, ClipRow, Correction, EpochRow, Order, RefusedCount, RefusedPage,
     RefusedQuery, RefusedRow, TimeRange, clock_as_placed, lay_out, place_in_time,
@@ -80,7 +80,9 @@ pub fn coverage(
     for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
         let (key, value) = entry?;
         let value: SpanValue = decode(&key, &value)?;
+        let own = value.correction.map(of_span);
         let of_box = corrections.get(&value.box_id).map_or(&[][..], Vec::as_slice);
+        let of_box = own.as_ref().map_or(of_box, std::slice::from_ref);
         let (start, end, _) = place_in_time(value.start, value.upto, Some(device), of_box, value.received);
         if range.overlaps(start, end) && start < end {
             spans.push(CoverageSpan {

@@ -97,6 +97,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
         6 if with_corrections => EventData::Clock(ClockCorrection {
             from: start,
             upto: end,
+            spans: None,
             correction_ms: (seed.id as i64 - 30) * 1000,
             uncertainty_ms: 5,
         }),
@@ -394,6 +395,7 @@ fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
             upto: at(200),
             correction_ms: 30_000,
             uncertainty_ms: 5,
+            spans: None,
         });
     });
     let mut records = vec![record(0, &seed(0, 1, 1), true), clock, record(2, &seed(0, 3, 3), true)];
@@ -411,6 +413,67 @@ fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
     assert_eq!(index.clips(&device(0), range, Order::Newest, None, 10).unwrap().len(), 2);
     let old = TimeRange { from: at(95), to: at(105) };
     assert_eq!(index.clips(&device(0), old, Order::Newest, None, 10).unwrap().len(), 0);
+}
+
+/// Two starts of a box without a clock show the same times.
+#[test]
+fn a_correction_that_names_its_spans_moves_those_and_no_other_of_the_same_times() {
+    let span_of = |id: u64, sequence: u64| {
+        one(seed(4, sequence, id), |e| {
+            let EventData::Coverage(c) = &mut e.data else { panic!() };
+            (c.span, c.state) = (uuid(id), SpanState::Recorded);
+        })
+    };
+    let clip_of = |run: u64, sequence: u64, id: u64| {
+        one(seed(0, sequence, id), |e| {
+            let EventData::Clip(cut) = &mut e.data else { panic!() };
+            cut.run = uuid(run);
+        })
+    };
+    let clock = |named: &[u64], sequence: u64, seconds: i64| {
+        one(seed(6, sequence, 0), |e| {
+            e.data = EventData::Clock(ClockCorrection {
+                from: at(90),
+                upto: at(200),
+                correction_ms: seconds * 1000,
+                uncertainty_ms: 5,
+                spans: Some(named.iter().map(|&n| uuid(n)).collect()),
+            });
+        })
+    };
+    let told = [
+        span_of(20, 1),
+        clip_of(20, 2, 1),
+        span_of(21, 3),
+        clip_of(21, 4, 2),
+        clock(&[20], 5, 30),
+        clock(&[21, 22], 6, 60),
+        // These come behind the correction that names their run.
+        clip_of(22, 7, 3),
+        span_of(22, 8),
+        clip_of(20, 9, 4),
+    ];
+    for is_split in [false, true] {
+        let mut records = told.to_vec();
+        if is_split {
+            // What is there already lies in a closed run.
+            records.splice(4..4, (0..RUN).map(|n| record(0, &seed(11, 100 + n, 100 + n), true)));
+        }
+        let (_world, _, index) = World::indexed(records);
+        let spans = index.coverage(&device(0), EVER).unwrap();
+        let starts: Vec<_> = spans.iter().map(|s| (s.span, s.start, s.end)).collect();
+        let first = (Some(uuid(20)), at(130), at(140));
+        assert_eq!(starts[0], first);
+        assert_eq!(
+            (starts.len(), starts[1].1),
+            (2, at(160)),
+            "the other two stand at the same time: {starts:?}"
+        );
+        for (clip, start) in [(1, 130), (2, 160), (3, 160), (4, 130)] {
+            let row = index.clip(uuid(clip)).unwrap().unwrap();
+            assert_eq!((row.start, row.recorded_start), (at(start), at(100)), "clip {clip}");
+        }
+    }
 }
 
 #[test]

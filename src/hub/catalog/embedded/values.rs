@@ -76,6 +76,8 @@ pub struct SpanValue {
     pub open: bool,
     pub merkle_root: Option<[u8; 32]>,
     pub ring_from: Option<Time>,
+    /// What the box said of its clock for this span: add so many milliseconds, known to so many.
+    pub correction: Option<(i64, u64)>,
 }
 
 #[derive(Serialize, Deserialize, Default, PartialEq, Clone, Copy)]

@@ -2,7 +2,7 @@
 //!
 //! Owns the meaning of a record to the index. Changes nothing itself: the caller takes all of the changes or none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::RwLock;
 
@@ -17,7 +17,7 @@ use super::view::{Layer, View};
 use super::{CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
 use crate::hub::truth::{Arrived, HubRecord};
 use crate::limits::INDEX_CORRECTIONS_MAX;
-use crate::model::{BoxId, ClipCut, Coverage, DeviceId, Epoch, Event, EventData, Time};
+use crate::model::{BoxId, ClipCut, ClockCorrection, Coverage, DeviceId, Epoch, Event, EventData, Time};
 use crate::wire;
 
 /// Bytes of a refused body that the index shows; the journal has the rest.
@@ -178,6 +178,11 @@ impl<'a> Pending<'a> {
         match (&event.data, device) {
             (EventData::Clip(cut), Some(device)) => self.clip(device, event, received, cut),
             (EventData::Coverage(coverage), Some(device)) => self.span(device, event, received, coverage),
+            (EventData::Clock(c @ ClockCorrection { spans: Some(spans), .. }), Some(device)) => {
+                self.correction_of_spans(box_id, device, c, spans)
+            }
+            // The box's own word: its cameras say which of their spans it is about.
+            (EventData::Clock(ClockCorrection { spans: Some(_), .. }), None) => Ok(()),
             (EventData::Clock(c), _) => {
                 let correction = Correction {
                     device: device.cloned(),
@@ -203,7 +208,7 @@ impl<'a> Pending<'a> {
             return Ok(());
         }
         let box_id = event.source.box_id.clone();
-        let corrections = corrections(self.view(), &box_id)?;
+        let corrections = self.corrections_for(&box_id, cut.run)?;
         let (placed_start, placed_end, basis) =
             place_in_time(cut.start, cut.end, Some(device), &corrections, received);
         let recorded =
@@ -271,16 +276,54 @@ impl<'a> Pending<'a> {
         correction: Correction,
     ) -> Result<(), CatalogError> {
         self.put(Key::new(kind::CORRECTION).text(box_id.as_str()).number(position).0, &correction);
-        let corrections = corrections(self.view(), box_id)?;
+        self.place_clips_anew(box_id, correction.from, correction.upto, |_| true)
+    }
+
+    /// Keeps a correction that names its spans, and places them and their clips anew.
+    fn correction_of_spans(
+        &mut self,
+        box_id: &BoxId,
+        device: &DeviceId,
+        correction: &ClockCorrection,
+        spans: &[Uuid],
+    ) -> Result<(), CatalogError> {
+        let by = (correction.correction_ms, correction.uncertainty_ms);
+        for &span in spans {
+            self.put(span_correction_key(box_id, span), &by);
+            let by_id = Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(span).0;
+            let Some(old_key) = self.view().get::<Vec<u8>>(&by_id)? else { continue };
+            let Some(mut value) = self.view().get::<SpanValue>(&old_key)? else { continue };
+            if value.box_id == *box_id {
+                value.correction = Some(by);
+                self.remove(old_key);
+                self.put_span(device, span, &value)?;
+            }
+        }
+        let named: BTreeSet<&Uuid> = spans.iter().collect();
+        self.place_clips_anew(box_id, correction.from, correction.upto, |clip| named.contains(&clip.run))
+    }
+
+    /// Places the clips anew that a box recorded in a span of its clock.
+    fn place_clips_anew(
+        &mut self,
+        box_id: &BoxId,
+        from: Time,
+        upto: Time,
+        is_meant: impl Fn(&ClipValue) -> bool,
+    ) -> Result<(), CatalogError> {
         let recorded = |us: i64| Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(us);
-        let low = recorded(correction.from.as_microsecond()).uuid(Uuid::nil()).0;
-        let high = recorded(correction.upto.as_microsecond()).uuid(Uuid::max()).0;
+        let low = recorded(from.as_microsecond()).uuid(Uuid::nil()).0;
+        let high = recorded(upto.as_microsecond()).uuid(Uuid::max()).0;
         for key in self.keys(low, high)? {
             let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
             let Some(old_key) = self.view().get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else {
                 continue;
             };
             let Some(mut value) = self.view().get::<ClipValue>(&old_key)? else { continue };
+            if !is_meant(&value) {
+                continue;
+            }
+            let corrections = self.corrections_for(box_id, value.run)?;
             (value.placed_start, value.placed_end, value.basis) =
                 place_in_time(value.start, value.end, Some(&value.device), &corrections, value.received);
             self.remove(old_key);
@@ -297,6 +340,7 @@ impl<'a> Pending<'a> {
         coverage: &Coverage,
     ) -> Result<(), CatalogError> {
         let by_id = Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(coverage.span).0;
+        let box_id = event.source.box_id.clone();
         if let Some(old_key) = self.view().get::<Vec<u8>>(&by_id)? {
             if let Some(old) = self.view().get::<SpanValue>(&old_key)?
                 && !is_later(event, coverage, &old)
@@ -305,13 +349,9 @@ impl<'a> Pending<'a> {
             }
             self.remove(old_key);
         }
-        let (start, upto, _) = place_in_time(coverage.start, coverage.upto, Some(device), &[], received);
-        let length_us = upto.as_microsecond() - start.as_microsecond();
-        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1))?;
-        let key =
-            Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(coverage.span).0;
+        let correction = self.view().get(&span_correction_key(&box_id, coverage.span))?;
         let value = SpanValue {
-            box_id: event.source.box_id.clone(),
+            box_id,
             received,
             epoch: event.epoch,
             sequence: event.sequence,
@@ -321,11 +361,38 @@ impl<'a> Pending<'a> {
             open: coverage.open,
             merkle_root: coverage.run.map(|run| run.merkle_root.0),
             ring_from: coverage.ring_from,
+            correction,
         };
-        self.put(by_id, &key);
-        self.put(key, &value);
+        self.put_span(device, coverage.span, &value)
+    }
+
+    fn put_span(&mut self, device: &DeviceId, span: Uuid, value: &SpanValue) -> Result<(), CatalogError> {
+        let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
+        let (start, upto, _) = place_in_time(value.start, value.upto, Some(device), &own, value.received);
+        let length_us = upto.as_microsecond() - start.as_microsecond();
+        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1))?;
+        let key = Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(span).0;
+        self.put(Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(span).0, &key);
+        self.put(key, value);
         Ok(())
     }
+
+    /// What corrects the times of a run: what was said of it, else what was said of its box.
+    fn corrections_for(&self, box_id: &BoxId, run: Uuid) -> Result<Vec<Correction>, CatalogError> {
+        match self.view().get(&span_correction_key(box_id, run))? {
+            Some(by) => Ok(vec![of_span(by)]),
+            None => corrections(self.view(), box_id),
+        }
+    }
+}
+
+fn span_correction_key(box_id: &BoxId, span: Uuid) -> Vec<u8> {
+    Key::new(kind::SPAN_CORRECTION).text(box_id.as_str()).uuid(span).0
+}
+
+/// The correction of a span that is named, whatever its times.
+pub fn of_span((correction_ms, uncertainty_ms): (i64, u64)) -> Correction {
+    Correction { device: None, from: Time::MIN, upto: Time::MAX, correction_ms, uncertainty_ms }
 }
 
 /// The newest clock corrections of a box, oldest first.

@@ -74,6 +74,7 @@ export type GapCause =
   | 'camera_unreachable'
   | 'stream_broken'
   | 'disk_full'
+  | 'disk_failed'
   | 'clock_unsure'
   | 'paused_by_owner'
   | 'not_yet_reported';

@@ -70,7 +70,7 @@ export function causeKey(cause: string | undefined): Key {
 export function causeNextKey(cause: string | undefined): Key {
   return CAUSES.has(cause ?? '') ? (`gap.next.${cause}` as Key) : 'gap.next.unknown';
 }
-const CAUSES = new Set(['box_off', 'camera_unreachable', 'stream_broken', 'disk_full', 'clock_unsure', 'paused_by_owner', 'not_yet_reported']);
+const CAUSES = new Set(['box_off', 'camera_unreachable', 'stream_broken', 'disk_full', 'disk_failed', 'clock_unsure', 'paused_by_owner', 'not_yet_reported']);
 
 /** 21:00:05 – 21:12:40, with a date where the asked range spans several days. */
 export function spanWords(span: { start: string; end: string }): string {

@@ -251,7 +251,7 @@ impl Scene {
             background[i] += difference[i] * if moves[i] > 0.5 { moving } else { rate };
             let factor = if contrast[i].abs() > unrest[i] { rises } else { falls };
             unrest[i] *= if moves[i] > 0.5 { 1.0 } else { factor };
-            unrest[i] = unrest[i].max(UNREST_MIN).min(UNREST_MAX);
+            unrest[i] = unrest[i].clamp(UNREST_MIN, UNREST_MAX);
             moves[i] = 0.0;
         }
     }

@@ -265,6 +265,12 @@ pub const METADATA_BYTES_MAX: usize = 256 << 10;
 pub const METADATA_NODES_MAX: u32 = 20_000;
 pub const METADATA_OBJECTS_MAX: usize = 200;
 pub const METADATA_TEXT_CHARS_MAX: usize = 200;
+/// Rules of a camera that may say at once that something moves.
+pub const METADATA_RULES_MAX: usize = 64;
+/// A camera that said that something moves and then nothing at all for this long sees nothing more.
+pub const METADATA_SILENT_MAX: Duration = Duration::from_secs(60);
+/// Messages that wait to be told as motion; one more is dropped and counted.
+pub const METADATA_QUEUE_MAX: usize = 64;
 /// A stream that broke while metadata came with it is taken without them for this long.
 pub const METADATA_PAUSE: Duration = Duration::from_secs(3600);
 /// `camnet edge probe`: longest that it watches, how long it waits for a key frame that shows where parameter sets

@@ -56,13 +56,9 @@ impl ConfigFile for EdgeConfig {
             return Err("hub.url must begin with https://".into());
         }
         for camera in &self.cameras {
-            let url = url::Url::parse(&camera.url).map_err(|e| format!("camera {}: url: {e}", camera.id))?;
-            if url.scheme() != "rtsp" {
-                return Err(format!("camera {}: url must begin with rtsp://", camera.id));
-            }
-            if url.password().is_some() || !url.username().is_empty() {
-                let what = "take user and password out of the url: use `user` and `password_file`";
-                return Err(format!("camera {}: {what}", camera.id));
+            check_camera_url(&camera.url).map_err(|why| format!("camera {}: url {why}", camera.id))?;
+            if let Some(sub_url) = &camera.sub_url {
+                check_camera_url(sub_url).map_err(|why| format!("camera {}: sub_url {why}", camera.id))?;
             }
             if camera.user.is_some() != camera.password_file.is_some() {
                 return Err(format!("camera {}: `user` and `password_file` go together", camera.id));
@@ -83,6 +79,17 @@ impl ConfigFile for EdgeConfig {
         paths.extend(self.lamps.iter_mut().map(|lamp| &mut lamp.map));
         paths
     }
+}
+
+fn check_camera_url(url: &str) -> Result<(), String> {
+    let url = url::Url::parse(url).map_err(|error| format!("can't be read: {error}"))?;
+    if url.scheme() != "rtsp" {
+        return Err("must begin with rtsp://".into());
+    }
+    if url.password().is_some() || !url.username().is_empty() {
+        return Err("holds a user or password: take them out, use `user` and `password_file`".into());
+    }
+    Ok(())
 }
 
 /// How the box reaches the hub. The box connects out; the hub never connects to a box.
@@ -154,6 +161,9 @@ pub struct CameraConfig {
     /// A stream that sends no frame for this long is broken.
     #[serde(default = "default_stall")]
     pub stall: SignedDuration,
+    /// The camera's low-rate stream, as `url`: motion is looked for in it where it comes, else in the recorded one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_url: Option<String>,
     #[serde(default)]
     pub motion: MotionConfig,
 }
@@ -168,6 +178,7 @@ impl CameraConfig {
             password_file: None,
             transport: Transport::Auto,
             stall: default_stall(),
+            sub_url: None,
             motion: MotionConfig::default(),
         }
     }
@@ -191,6 +202,8 @@ pub enum Transport {
 #[serde(deny_unknown_fields, default)]
 pub struct MotionConfig {
     pub enabled: bool,
+    /// Who looks for motion: the box in the pictures, or the camera, which tells it in its ONVIF metadata stream.
+    pub source: MotionSource,
     /// From 0, which wants twice the usual contrast, to 1, which is content with half of it.
     pub sensitivity: f64,
     /// Least height of what moves, as a share of the picture's height.
@@ -217,6 +230,7 @@ impl Default for MotionConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            source: MotionSource::Auto,
             sensitivity: 0.5,
             height_min: 0.03,
             quiet: SignedDuration::from_secs(2),
@@ -228,6 +242,19 @@ impl Default for MotionConfig {
             masks: Vec::new(),
         }
     }
+}
+
+/// Who looks for motion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MotionSource {
+    /// The box, until the camera has told of motion in a metadata stream; from then on the camera.
+    #[default]
+    Auto,
+    /// The box, in the pictures.
+    Pixels,
+    /// The camera alone; no picture is decoded.
+    Camera,
 }
 
 /// A part of the picture in which movement counts.

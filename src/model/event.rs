@@ -100,6 +100,9 @@ pub struct Motion {
     /// When it ended; with the end only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Time>,
+    /// Who saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_by: Option<SeenBy>,
     /// When most moved, so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak: Option<Time>,
@@ -116,11 +119,21 @@ pub struct Motion {
     pub continues: Option<Uuid>,
 }
 
+/// Who looks for motion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeenBy {
+    /// The box, in the pictures.
+    Pixels,
+    /// The camera, which told it in its metadata stream.
+    Camera,
+}
+
 impl Motion {
     /// One of which nothing more is known.
     pub fn new(motion: Uuid, phase: MotionPhase, start: Time, peak_score: f64) -> Self {
-        let (end, peak, region, zone, continues) = (None, None, None, None, None);
-        Self { motion, phase, start, end, peak, peak_score, region, zone, continues }
+        let (end, seen_by, peak, region, zone, continues) = (None, None, None, None, None, None);
+        Self { motion, phase, start, end, seen_by, peak, peak_score, region, zone, continues }
     }
 }
 

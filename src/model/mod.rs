@@ -16,8 +16,8 @@ mod sha;
 pub use coverage::{CoverageSpan, GapCause, SpanState};
 pub use event::{
     Boot, ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Event, EventData, Fault, FaultPhase,
-    Lamp, LampAct, LampCommanded, LampReason, Motion, MotionPhase, Previous, RunCommitment, Source, Status,
-    Still, SyncState, Video,
+    Lamp, LampAct, LampCommanded, LampReason, Motion, MotionPhase, Previous, RunCommitment, SeenBy, Source,
+    Status, Still, SyncState, Video,
 };
 pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId};
 pub use nal::{Picture, VideoCodec};

@@ -39,6 +39,7 @@ fn samples() -> Vec<EventData> {
             phase: MotionPhase::End,
             start: time,
             end: Some(time),
+            seen_by: Some(SeenBy::Camera),
             peak: Some(time),
             peak_score: 0.1,
             region: Some([0.1, 0.2, 0.3, 0.4]),

@@ -4,8 +4,11 @@
 //! session (RTSP) ─► recorder ─► ring
 //!                      ├─► coverage ──► outbox
 //!                      └─► motion ─┬──► outbox
-//!                                  └─► clip ─► outbox, upload
+//! sub (low-rate stream) ──┘        └─► clip ─► outbox, upload
 //! ```
+//!
+//! Who looks for motion: `motion_worker` in the pictures of one of the two streams, or the camera itself, whose metadata
+//! `motion_told` reads. Both say it by `motion_say`.
 //!
 //! Owns the retry loop of a camera and the tasks behind it. `session` is the only module that names
 //! retina.
@@ -16,6 +19,8 @@ mod motion;
 #[cfg(not(feature = "media"))]
 #[path = "motion_off.rs"]
 mod motion;
+mod motion_say;
+mod motion_told;
 #[cfg(feature = "media")]
 mod motion_watch;
 #[cfg(feature = "media")]
@@ -25,6 +30,8 @@ pub mod probe;
 mod recorder;
 mod relay;
 mod session;
+#[cfg(feature = "media")]
+mod sub;
 mod timing;
 
 #[cfg(all(test, feature = "demo"))]
@@ -38,18 +45,21 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::metrics::{CameraMetrics, CamerasMetrics};
-use self::motion::MotionFeed;
+use self::motion::{MotionFeed, Turns, Which};
+use self::motion_say::MotionSay;
 use self::recorder::{Connection, Input, Recorder, chain};
 use self::session::{SessionError, SessionItem, Ways};
 use super::clip::{self, ClipJob};
 use super::clock::Watch;
-use super::config::{CameraConfig, RingConfig};
+use super::config::{CameraConfig, MotionSource, RingConfig};
 use super::coverage::Tracker;
 use super::outbox::{NewEvent, Outbox, OutboxError};
 use super::ring::{Ring, RingError, RingRecovery};
 use super::room::Rings;
-use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY};
-use crate::model::{BoxId, DeviceId, FaultPhase, GapCause, Time};
+use crate::limits::{
+    BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, METADATA_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY,
+};
+use crate::model::{BoxId, DeviceId, FaultPhase, GapCause, SeenBy, Time};
 use crate::outage::Outage;
 
 /// What the cameras of a box share.
@@ -80,7 +90,7 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
     let (events, event_queue) = mpsc::channel(EVENTS_QUEUE_MAX);
     let (progress, progressed) = watch::channel(Time::MIN);
     let (clip_jobs, clip_queue) = mpsc::channel(clip::JOBS_MAX);
-    let motion = start_motion(&context, &camera, &metrics, clip_jobs, &shutdown);
+    let motion = Motion::start(&context, &camera, &metrics, clip_jobs, &shutdown);
     let cutter = clip::Cutter {
         device: camera.id.clone(),
         ring: ring.clone(),
@@ -97,7 +107,8 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
         metrics: metrics.clone(),
         events,
         progress,
-        motion: MotionFeed::new(motion.feed, metrics.clone()),
+        motion: MotionFeed::new(Which::Recorded, motion.turns, motion.feed, metrics.clone()),
+        told: motion.told,
         connection: Connection::default(),
         is_ring_faulty: failed.is_some(),
         clock: context.clock.clone(),
@@ -111,7 +122,7 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
     connect_again_and_again(&camera, inputs, &metrics, &shutdown).await;
     // In the order of the data: each ends when the one before it has.
     let drain = async {
-        for task in [Some(recording), motion.worker, Some(clips), Some(speaker)].into_iter().flatten() {
+        for task in [recording].into_iter().chain(motion.tasks).chain([clips, speaker]) {
             if let Err(error) = task.await {
                 tracing::error!(device = %camera.id, %error, "camera task failed");
             }
@@ -138,46 +149,86 @@ pub(crate) async fn accept(outbox: &Outbox, event: NewEvent, shutdown: &Cancella
     }
 }
 
+/// Those who look for motion.
 struct Motion {
+    turns: Arc<Turns>,
+    /// Where access units of the recorded stream go to be looked at.
     feed: Option<mpsc::Sender<motion::MotionInput>>,
-    worker: Option<tokio::task::JoinHandle<()>>,
+    /// Where the camera's metadata go.
+    told: Option<mpsc::Sender<motion_told::ToldInput>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
-#[cfg(feature = "media")]
-fn start_motion(
-    context: &CameraContext,
-    camera: &CameraConfig,
-    metrics: &CameraMetrics,
-    clips: mpsc::Sender<ClipJob>,
-    shutdown: &CancellationToken,
-) -> Motion {
-    if !camera.motion.enabled {
-        return Motion { feed: None, worker: None };
+impl Motion {
+    fn start(
+        context: &CameraContext,
+        camera: &CameraConfig,
+        metrics: &CameraMetrics,
+        clips: mpsc::Sender<ClipJob>,
+        shutdown: &CancellationToken,
+    ) -> Self {
+        let mut motion = Self { turns: Arc::default(), feed: None, told: None, tasks: Vec::new() };
+        let config = &camera.motion;
+        let say = |seen_by| MotionSay {
+            device: camera.id.clone(),
+            config: config.clone(),
+            outbox: context.outbox.clone(),
+            clips: clips.clone(),
+            shutdown: shutdown.clone(),
+            seen_by,
+            event: None,
+        };
+        if config.enabled && config.source != MotionSource::Pixels {
+            motion.hear(say(SeenBy::Camera), context.clock.clone());
+        }
+        if config.enabled && config.source != MotionSource::Camera {
+            motion.look(context, camera, metrics, say(SeenBy::Pixels), shutdown);
+        }
+        motion
     }
-    let (feed, queue) = mpsc::channel(crate::limits::MOTION_QUEUE_MAX);
-    let worker = motion_worker::MotionWorker::new(
-        camera.id.clone(),
-        camera.motion.clone(),
-        context.outbox.clone(),
-        clips,
-        metrics.clone(),
-        shutdown.clone(),
-    );
-    Motion { feed: Some(feed), worker: Some(tokio::spawn(worker.run(queue))) }
-}
 
-#[cfg(not(feature = "media"))]
-fn start_motion(
-    _context: &CameraContext,
-    camera: &CameraConfig,
-    _metrics: &CameraMetrics,
-    _clips: mpsc::Sender<ClipJob>,
-    _shutdown: &CancellationToken,
-) -> Motion {
-    if camera.motion.enabled {
-        tracing::warn!(device = %camera.id, "built without feature media: no motion is detected");
+    /// Starts who reads what the camera says.
+    fn hear(&mut self, say: MotionSay, clock: Watch) {
+        let (told, queue) = mpsc::channel(METADATA_QUEUE_MAX);
+        let tells = self.turns.camera_tells.clone();
+        let hearer = motion_told::MotionTold { say, clock, tells, seen: Default::default() };
+        self.told = Some(told);
+        self.tasks.push(tokio::spawn(hearer.run(queue)));
     }
-    Motion { feed: None, worker: None }
+
+    /// Starts who looks at the pictures of the recorded stream, or of the low-rate one.
+    #[cfg(feature = "media")]
+    fn look(
+        &mut self,
+        context: &CameraContext,
+        camera: &CameraConfig,
+        metrics: &CameraMetrics,
+        say: MotionSay,
+        shutdown: &CancellationToken,
+    ) {
+        let (feed, queue) = mpsc::channel(crate::limits::MOTION_QUEUE_MAX);
+        let worker = motion_worker::MotionWorker::new(say, metrics.clone());
+        self.tasks.push(tokio::spawn(worker.run(queue)));
+        if let Some(sub_url) = &camera.sub_url {
+            let feed = MotionFeed::new(Which::Sub, self.turns.clone(), Some(feed.clone()), metrics.clone());
+            let camera = CameraConfig { url: sub_url.clone(), ..camera.clone() };
+            let sub = sub::SubStream { camera, feed, clock: context.clock.clone() };
+            self.tasks.insert(0, tokio::spawn(sub.run(shutdown.clone())));
+        }
+        self.feed = Some(feed);
+    }
+
+    #[cfg(not(feature = "media"))]
+    fn look(
+        &mut self,
+        _context: &CameraContext,
+        camera: &CameraConfig,
+        _metrics: &CameraMetrics,
+        _say: MotionSay,
+        _shutdown: &CancellationToken,
+    ) {
+        tracing::warn!(device = %camera.id, "built without feature media: motion is known only if the camera tells it");
+    }
 }
 
 struct OpenedRing {
@@ -229,7 +280,8 @@ async fn connect_again_and_again(
 ) {
     let mut backoff = BACKOFF_FIRST;
     let mut outage = Outage::default();
-    let mut ways = Ways::default();
+    let asks = camera.motion.enabled && camera.motion.source != MotionSource::Pixels;
+    let mut ways = if asks { Ways::with_metadata() } else { Ways::default() };
     while !shutdown.is_cancelled() {
         let (ended, pictures) = connect(camera, &mut ways, &inputs, metrics, &mut outage, shutdown).await;
         metrics.connected.set(0);

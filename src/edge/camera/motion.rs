@@ -1,9 +1,11 @@
 //! From access units to motion: the recorder's side.
 //!
-//! Owns the queue to the motion worker. Never waits: what does not fit is dropped up to the next key
-//! frame and counted, so that motion can't disturb the recording.
+//! Owns the queue to the motion worker, which takes one stream at a time: the recorded one, or the low-rate one while
+//! that comes; none while the camera itself tells of motion. Never waits: what does not fit is dropped up to the next
+//! key frame and counted, so that motion can't disturb the recording.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -40,24 +42,48 @@ pub struct MotionUnit {
     pub clock: ClockQuality,
 }
 
-/// The recorder's end of the queue.
+/// What the feeds of one camera share.
+#[derive(Default)]
+pub struct Turns {
+    /// The newest time on the worker's timeline.
+    newest_ns: AtomicU64,
+    /// The low-rate stream comes.
+    sub_comes: AtomicBool,
+    /// The camera tells of motion itself.
+    pub camera_tells: Arc<AtomicBool>,
+}
+
+/// Which stream a feed has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Recorded,
+    Sub,
+}
+
+/// One stream's end of the queue.
 pub struct MotionFeed {
+    which: Which,
+    turns: Arc<Turns>,
     sender: Option<mpsc::Sender<MotionInput>>,
     metrics: CameraMetrics,
     stream: Option<Arc<Stream>>,
     /// The connection's first access unit and where it stands on the worker's timeline.
     first: Option<(i64, u64)>,
-    newest_ns: u64,
     awaits_sync: bool,
 }
 
-/// Two connections are this far apart on the worker's timeline, so that it learns its background anew.
+/// Two connections, and two streams, are this far apart on the worker's timeline, so that it learns its background anew.
 const PAUSE_NS: u64 = 10_000_000_000;
 
 impl MotionFeed {
     /// Without a `sender` nothing is looked at.
-    pub fn new(sender: Option<mpsc::Sender<MotionInput>>, metrics: CameraMetrics) -> Self {
-        Self { sender, metrics, stream: None, first: None, newest_ns: 0, awaits_sync: true }
+    pub fn new(
+        which: Which,
+        turns: Arc<Turns>,
+        sender: Option<mpsc::Sender<MotionInput>>,
+        metrics: CameraMetrics,
+    ) -> Self {
+        Self { which, turns, sender, metrics, stream: None, first: None, awaits_sync: true }
     }
 
     pub fn connected(&mut self) {
@@ -75,13 +101,21 @@ impl MotionFeed {
 
     pub fn unit(&mut self, unit: &AccessUnit, mapping: Mapping) {
         let (Some(sender), Some(stream)) = (&self.sender, &self.stream) else { return };
+        if !self.has_turn() {
+            (self.first, self.awaits_sync) = (None, true);
+            return;
+        }
         if self.awaits_sync && !unit.sync {
             return;
         }
-        let &mut (first, base_ns) = self.first.get_or_insert((unit.pts, self.newest_ns + PAUSE_NS));
+        if self.which == Which::Sub {
+            self.turns.sub_comes.store(true, Ordering::Relaxed);
+        }
+        let newest_ns = || self.turns.newest_ns.load(Ordering::Relaxed);
+        let &mut (first, base_ns) = self.first.get_or_insert_with(|| (unit.pts, newest_ns() + PAUSE_NS));
         let pts_ns = i128::from(base_ns) + ticks_ns(unit.pts - first);
         let Ok(pts_ns) = u64::try_from(pts_ns) else { return };
-        self.newest_ns = self.newest_ns.max(pts_ns);
+        self.turns.newest_ns.fetch_max(pts_ns, Ordering::Relaxed);
         let sent = sender.try_send(MotionInput::Unit(MotionUnit {
             stream: stream.clone(),
             data: unit.data.clone(),
@@ -97,10 +131,20 @@ impl MotionFeed {
     }
 
     pub fn ended(&mut self) {
+        let had_turn = self.has_turn();
         self.connected();
-        if let Some(sender) = &self.sender {
+        if self.which == Which::Sub {
+            self.turns.sub_comes.store(false, Ordering::Relaxed);
+        }
+        if had_turn && let Some(sender) = &self.sender {
             // If it is full, the worker sees the end by the silence.
             let _ = sender.try_send(MotionInput::Ended);
         }
+    }
+
+    fn has_turn(&self) -> bool {
+        let sub_comes = self.turns.sub_comes.load(Ordering::Relaxed);
+        let camera_tells = self.turns.camera_tells.load(Ordering::Relaxed);
+        !camera_tells && (self.which == Which::Sub || !sub_comes)
     }
 }

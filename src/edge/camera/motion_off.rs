@@ -2,6 +2,9 @@
 //!
 //! Stands in for `motion` where feature media is off. May not do anything.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use tokio::sync::mpsc;
 
 use super::metrics::CameraMetrics;
@@ -12,10 +15,25 @@ use crate::edge::fmp4::Track;
 /// There is nothing to say.
 pub enum MotionInput {}
 
+/// The camera may tell of motion itself.
+#[derive(Default)]
+pub struct Turns {
+    pub camera_tells: Arc<AtomicBool>,
+}
+
+pub enum Which {
+    Recorded,
+}
+
 pub struct MotionFeed;
 
 impl MotionFeed {
-    pub fn new(_sender: Option<mpsc::Sender<MotionInput>>, _metrics: CameraMetrics) -> Self {
+    pub fn new(
+        _which: Which,
+        _turns: Arc<Turns>,
+        _sender: Option<mpsc::Sender<MotionInput>>,
+        _metrics: CameraMetrics,
+    ) -> Self {
         Self
     }
 

@@ -1,4 +1,4 @@
-//! From access units to motion events and clips.
+//! From access units to motion.
 //!
 //! Owns the decoder and the detector of one camera, in a task of its own; which access units are decoded is `Watch`'s. A decoder that fails or
 //! gives nothing is a fault with its own event; another one is started, and the fault is cleared when
@@ -9,22 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::accept;
 use super::metrics::CameraMetrics;
 use super::motion::{MotionInput, MotionUnit, Stream};
+use super::motion_say::{Moment, MotionSay, Peak};
 use super::motion_watch::Watch;
-use crate::edge::clip::ClipJob;
 use crate::edge::clock;
-use crate::edge::config::MotionConfig;
 use crate::edge::motion::{MotionChange, MotionDetector, Sighting};
-use crate::edge::outbox::{NewEvent, Outbox};
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 use crate::media::MediaError;
 use crate::media::decode::{DecoderOutput, GreyDecoder, GreyFrame};
-use crate::model::{ClockQuality, DeviceId, EventData, Fault, FaultPhase, Motion, MotionPhase, Time};
+use crate::model::{ClockQuality, EventData, Fault, FaultPhase, Time};
 
 const FAULT: &str = "motion_pipeline_stalled";
 /// No picture for this long ends what moves.
@@ -33,12 +28,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 const ANCHORS_MAX: usize = 64;
 
 pub struct MotionWorker {
-    device: DeviceId,
-    config: MotionConfig,
-    outbox: Outbox,
-    clips: mpsc::Sender<ClipJob>,
+    say: MotionSay,
     metrics: CameraMetrics,
-    shutdown: CancellationToken,
     /// Made for the size of the pictures that come.
     detector: Option<Sized>,
     decoder: Option<Decoder>,
@@ -50,7 +41,6 @@ pub struct MotionWorker {
     retry_at: Option<Instant>,
     /// Where the worker's timeline stands in wall-clock time, from a point on.
     anchors: VecDeque<Anchor>,
-    event: Option<Event>,
 }
 
 struct Sized {
@@ -72,33 +62,11 @@ struct Anchor {
     clock: ClockQuality,
 }
 
-/// Motion that goes on.
-#[derive(Clone, Copy)]
-struct Event {
-    motion: Uuid,
-    /// The one that was closed because it was long.
-    continues: Option<Uuid>,
-    start: Time,
-    /// Footage up to here is in clips already.
-    clips_from: Time,
-}
-
 impl MotionWorker {
-    pub fn new(
-        device: DeviceId,
-        config: MotionConfig,
-        outbox: Outbox,
-        clips: mpsc::Sender<ClipJob>,
-        metrics: CameraMetrics,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub fn new(say: MotionSay, metrics: CameraMetrics) -> Self {
         Self {
-            device,
-            config,
-            outbox,
-            clips,
+            say,
             metrics,
-            shutdown,
             detector: None,
             decoder: None,
             watch: Watch::default(),
@@ -107,7 +75,6 @@ impl MotionWorker {
             backoff: BACKOFF_FIRST,
             retry_at: None,
             anchors: VecDeque::new(),
-            event: None,
         }
     }
 
@@ -144,7 +111,7 @@ impl MotionWorker {
 
     fn may_rest(&self, at_ns: u64) -> bool {
         let is_calm = self.detector.as_ref().is_some_and(|sized| sized.detector.is_calm(at_ns));
-        is_calm && self.watch.may_rest() && !self.config.every_picture
+        is_calm && self.watch.may_rest() && !self.say.config.every_picture
     }
 
     /// Gives the decoder what is due and has room.
@@ -177,7 +144,7 @@ impl MotionWorker {
         });
         match started.await.expect("starting a decoder does not panic") {
             Ok((stream, (decoder, outputs))) => {
-                tracing::info!(device = %self.device, decoder = decoder.name(), "motion is looked for");
+                tracing::info!(device = %self.say.device, decoder = decoder.name(), "motion is looked for");
                 self.metrics.motion_decoder(decoder.name());
                 self.watch.restart();
                 self.decoder = Some(Decoder { stream, decoder, outputs });
@@ -247,7 +214,7 @@ impl MotionWorker {
             return;
         }
         self.end_event().await;
-        let detector = MotionDetector::new(width, height, &self.config);
+        let detector = MotionDetector::new(width, height, &self.say.config);
         self.detector = Some(Sized { width, height, detector });
         self.calm_ns = None;
     }
@@ -255,88 +222,29 @@ impl MotionWorker {
     async fn change(&mut self, change: MotionChange) {
         match change {
             MotionChange::Start { at_ns, peak } => {
-                let (start, _) = self.time(at_ns);
-                let clips_from = start.saturating_sub(self.config.pre_roll).unwrap_or(start);
-                self.start_event(start, at_ns, clips_from, None, &peak).await;
+                self.say.start(self.moment(at_ns), &self.peak(&peak)).await;
             }
             MotionChange::End { at_ns, peak } => {
-                let Some(event) = self.event.take() else { return };
-                let (end, clock) = self.time(at_ns);
-                let end = end.max(event.start);
-                let clips_to = end.saturating_add(self.config.post_roll).unwrap_or(end);
-                self.finish_event(event, end, clock, clips_to, &peak).await;
+                self.say.end(self.moment(at_ns), &self.peak(&peak)).await;
             }
         }
     }
 
     /// Motion without end is closed on the way, and goes on as another.
     async fn close_long_motion(&mut self, now_ns: u64) {
-        let Some(event) = self.event else { return };
-        let (now, clock) = self.time(now_ns);
-        if now.duration_since(event.start) < self.config.longest {
+        let now = self.moment(now_ns);
+        if !self.say.is_long(now.time) {
             return;
         }
         let Some(Sized { detector, .. }) = &mut self.detector else { return };
         let Some(peak) = detector.peak().cloned() else { return };
         detector.forget_peak();
-        self.finish_event(event, now, clock, now, &peak).await;
-        self.start_event(now, now_ns, now, Some(event.motion), &peak).await;
+        self.say.go_on(now, &self.peak(&peak)).await;
     }
 
-    async fn start_event(
-        &mut self,
-        start: Time,
-        at_ns: u64,
-        clips_from: Time,
-        continues: Option<Uuid>,
-        peak: &Sighting,
-    ) {
-        let event = Event { motion: Uuid::now_v7(), continues, start, clips_from };
-        self.event = Some(event);
-        let data = self.motion(event, MotionPhase::Start, None, peak);
-        self.say(start, self.time(at_ns).1, EventData::Motion(data)).await;
-    }
-
-    async fn finish_event(
-        &self,
-        event: Event,
-        end: Time,
-        clock: ClockQuality,
-        clips_to: Time,
-        peak: &Sighting,
-    ) {
-        let data = self.motion(event, MotionPhase::End, Some(end), peak);
-        let job = ClipJob {
-            motion: Some(event.motion),
-            from: event.clips_from,
-            to: clips_to,
-            motion_start: Some(event.start),
-            motion_end: Some(end),
-            peak: data.peak,
-            peak_score: data.peak_score,
-        };
-        self.say(end, clock, EventData::Motion(data)).await;
-        self.cut(job).await;
-    }
-
-    fn motion(&self, event: Event, phase: MotionPhase, end: Option<Time>, peak: &Sighting) -> Motion {
-        Motion {
-            motion: event.motion,
-            phase,
-            start: event.start,
-            end,
-            peak: Some(self.time(peak.at_ns).0),
-            peak_score: peak.score,
-            region: Some(peak.region),
-            zone: peak.zone.clone(),
-            continues: event.continues,
-        }
-    }
-
-    async fn cut(&self, job: ClipJob) {
-        if self.clips.send(job).await.is_err() {
-            tracing::error!(device = %self.device, "clips are not cut any more");
-        }
+    fn peak(&self, seen: &Sighting) -> Peak {
+        let time = self.moment(seen.at_ns).time;
+        Peak { time, score: seen.score, region: Some(seen.region), zone: seen.zone.clone() }
     }
 
     async fn end_event(&mut self) {
@@ -353,19 +261,14 @@ impl MotionWorker {
         self.retry_at = Some(Instant::now() + self.backoff);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         if !std::mem::replace(&mut self.faulty, true) {
-            tracing::error!(device = %self.device, detail, "motion decoder failed");
+            tracing::error!(device = %self.say.device, detail, "motion decoder failed");
             self.say_fault(FaultPhase::Raised, detail).await;
         }
     }
 
     async fn say_fault(&self, phase: FaultPhase, detail: String) {
         let data = EventData::Fault(Fault { fault: FAULT.into(), phase, detail });
-        self.say(Time::now(), clock::quality(), data).await;
-    }
-
-    async fn say(&self, time: Time, clock: ClockQuality, data: EventData) {
-        let event = NewEvent { device: Some(self.device.clone()), time, clock, data };
-        accept(&self.outbox, event, &self.shutdown).await;
+        self.say.say(Moment { time: Time::now(), clock: clock::quality() }, data).await;
     }
 
     fn remember(&mut self, unit: &MotionUnit) {
@@ -385,11 +288,11 @@ impl MotionWorker {
 
     /// Wall-clock time of a point on the worker's timeline. The last anchor before it is the best
     /// known, but none of the first seconds' guesses: a connection has its clock only after them.
-    fn time(&self, pts_ns: u64) -> (Time, ClockQuality) {
+    fn moment(&self, pts_ns: u64) -> Moment {
         let anchor = self.anchors.iter().rev().find(|a| a.pts_ns <= pts_ns).or(self.anchors.front());
         match anchor {
-            Some(anchor) => (anchor.at(pts_ns), anchor.clock),
-            None => (Time::now(), clock::quality()),
+            Some(anchor) => Moment { time: anchor.at(pts_ns), clock: anchor.clock },
+            None => Moment { time: Time::now(), clock: clock::quality() },
         }
     }
 }
@@ -412,10 +315,15 @@ async fn next_output(decoder: &mut Option<Decoder>) -> Option<DecoderOutput> {
 mod tests {
     use bytes::Bytes;
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::edge::camera::CamerasMetrics;
+    use crate::edge::clip::ClipJob;
+    use crate::edge::config::MotionConfig;
+    use crate::edge::outbox::Outbox;
     use crate::media::testing::avc_stream;
-    use crate::model::VideoCodec;
+    use crate::model::{DeviceId, Motion, MotionPhase, SeenBy, VideoCodec};
 
     const SECOND_NS: u64 = 1_000_000_000;
 
@@ -432,8 +340,16 @@ mod tests {
         let (clips, jobs) = mpsc::channel(16);
         let device: DeviceId = "cam-01".parse().unwrap();
         let metrics = CamerasMetrics::register(&prometheus::Registry::new()).unwrap().of(&device);
-        let shutdown = CancellationToken::new();
-        let made = MotionWorker::new(device, MotionConfig::default(), outbox, clips, metrics, shutdown);
+        let say = MotionSay {
+            device,
+            config: MotionConfig::default(),
+            outbox,
+            clips,
+            shutdown: CancellationToken::new(),
+            seen_by: SeenBy::Pixels,
+            event: None,
+        };
+        let made = MotionWorker::new(say, metrics);
         (made, said, jobs)
     }
 
@@ -457,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn motion_without_end_is_closed_and_goes_on_as_another() {
         let (mut worker, mut said, mut jobs) = worker();
-        worker.config.longest = jiff::SignedDuration::from_secs(12);
+        worker.say.config.longest = jiff::SignedDuration::from_secs(12);
         let stream = Arc::new(Stream { codec: VideoCodec::H264, codec_data: Vec::new() });
         for n in 0..400u64 {
             let unit = unit(&stream, Bytes::new(), n.is_multiple_of(20), n * SECOND_NS / 10);

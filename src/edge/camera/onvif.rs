@@ -26,7 +26,7 @@ pub struct MotionNotice {
     pub is_on: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MotionTopic {
     /// `tns1:RuleEngine/CellMotionDetector/Motion`
     CellMotion,

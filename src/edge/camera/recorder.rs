@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::metrics::CameraMetrics;
 use super::motion::MotionFeed;
-use super::session::{AccessUnit, SenderReport, SessionItem};
+use super::motion_told::ToldInput;
+use super::session::{AccessUnit, MetadataMessage, SenderReport, SessionItem};
 use super::timing::{Mapping, Timing};
 use crate::edge::clock::{self, Era, Reading, Watch};
 use crate::edge::coverage::{Recorded, Tracker};
@@ -53,6 +54,8 @@ pub struct Recorder {
     /// End of the newest fragment in the ring.
     pub progress: watch::Sender<Time>,
     pub motion: MotionFeed,
+    /// Who tells what the camera says it sees, if that is wanted.
+    pub told: Option<mpsc::Sender<ToldInput>>,
     pub connection: Connection,
     /// The technician was told that the ring can't be opened or written.
     pub is_ring_faulty: bool,
@@ -150,14 +153,25 @@ impl Recorder {
             Input::Item(SessionItem::Track(track)) => self.take_track(track).await,
             Input::Item(SessionItem::Unit(unit)) => self.take_unit(unit).await,
             Input::Item(SessionItem::SenderReport(report)) => self.take_report(report),
-            Input::Item(SessionItem::Metadata(message)) => match message.content {
-                Ok(_) => self.metrics.metadata_messages.inc(),
-                Err(error) => {
-                    self.metrics.metadata_refused.inc();
-                    tracing::debug!(device = %self.device, %error, "metadata not taken");
-                }
-            },
+            Input::Item(SessionItem::Metadata(message)) => self.pass_on(message),
             Input::Lost { cause, detail } => self.lost(cause, detail).await,
+        }
+    }
+
+    /// What the camera says it sees is told by another.
+    fn pass_on(&self, MetadataMessage { arrived, content }: MetadataMessage) {
+        let content = match content {
+            Ok(content) => content,
+            Err(error) => {
+                self.metrics.metadata_refused.inc();
+                tracing::debug!(device = %self.device, %error, "metadata not taken");
+                return;
+            }
+        };
+        self.metrics.metadata_messages.inc();
+        let told = self.told.as_ref().map(|told| told.try_send(ToldInput::Metadata { arrived, content }));
+        if told.is_some_and(|sent| sent.is_err()) {
+            self.metrics.metadata_refused.inc();
         }
     }
 
@@ -396,6 +410,10 @@ impl Recorder {
         self.write_waiting(true).await;
         self.end_run().await;
         self.motion.ended();
+        if let Some(told) = &self.told {
+            // If it is full, the end is seen by the silence.
+            let _ = told.try_send(ToldInput::Lost);
+        }
         let paused_until = self.connection.paused_until;
         self.connection = Connection { paused_until, ..Connection::default() };
         self.gap(cause, detail).await;

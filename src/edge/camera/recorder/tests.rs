@@ -8,6 +8,7 @@ use prometheus::Registry;
 
 use super::*;
 use crate::edge::camera::CamerasMetrics;
+use crate::edge::camera::motion::Which;
 use crate::edge::clock::SetClock;
 use crate::edge::config::RingConfig;
 use crate::edge::ring::read_fragment;
@@ -51,7 +52,8 @@ impl Camera {
             metrics: metrics.clone(),
             events: sender,
             progress: watch::Sender::new(Time::MIN),
-            motion: MotionFeed::new(None, metrics),
+            motion: MotionFeed::new(Which::Recorded, Arc::default(), None, metrics),
+            told: None,
             connection: Connection::default(),
             is_ring_faulty: false,
             clock: watch,

@@ -331,6 +331,7 @@ fn sources(args: &DemoArgs, dir: &Path, server: &RtspServer) -> anyhow::Result<V
             user: None,
             password_file: None,
             stall: SignedDuration::from_secs(10),
+            audio: false,
             motion: MotionConfig::default(),
         };
         if let Some(url) = args.rtsp.get(n) {

@@ -143,6 +143,11 @@ pub struct CameraConfig {
     /// A stream that sends no frame for this long is broken.
     #[serde(default = "default_stall")]
     pub stall: SignedDuration,
+    /// Record the camera's audio as well, where it sends AAC or G.711. Off unless someone decided otherwise: what people
+    /// say in the street and at their doors is more of their life than what a picture of the street shows, and a
+    /// community that agreed to cameras has not thereby agreed to microphones. Cameras commonly send audio unasked.
+    #[serde(default)]
+    pub audio: bool,
     #[serde(default)]
     pub motion: MotionConfig,
 }

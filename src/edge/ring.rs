@@ -657,8 +657,10 @@ impl Scan {
             Some(last) if last.run.run == run => last.run.clone(),
             _ => {
                 let track = File::open(&path).ok().and_then(|mut f| read_init_of(&mut f, &path));
-                let track = track
-                    .map_or_else(|| Track { sample_entry: vec![], width: 0, height: 0 }, |(_, track)| track);
+                let track = track.map_or_else(
+                    || Track { sample_entry: vec![], width: 0, height: 0, audio: None },
+                    |(_, track)| track,
+                );
                 Arc::new(Run { run, start, clock, track })
             }
         };
@@ -776,7 +778,7 @@ mod tests {
         let mut sample_entry = vec![0; 120];
         sample_entry[..4].copy_from_slice(&120u32.to_be_bytes());
         sample_entry[4..8].copy_from_slice(b"avc1");
-        let track = Track { sample_entry, width: 0, height: 0 };
+        let track = Track { sample_entry, width: 0, height: 0, audio: None };
         Run { run: Uuid::now_v7(), start: at(seconds), clock, track }
     }
 

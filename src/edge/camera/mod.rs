@@ -10,6 +10,7 @@
 //! Owns the retry loop of a camera and the tasks behind it. `session` is the only module that names
 //! retina.
 
+mod audio;
 mod metrics;
 #[cfg(feature = "media")]
 mod motion;

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::edge::config::CameraConfig;
-use crate::edge::fmp4::{self, Track};
+use crate::edge::fmp4::{self, AudioTrack, Track};
 use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX};
 use crate::model::{Picture, Time, VideoCodec};
 
@@ -34,6 +34,10 @@ pub enum SessionItem {
     Track(Track),
     Unit(AccessUnit),
     SenderReport(SenderReport),
+    /// Only behind a [`Track`] with audio.
+    Audio(AudioFrame),
+    /// Its timeline is that of the audio.
+    AudioReport(SenderReport),
 }
 
 /// One access unit, in decode order.
@@ -45,6 +49,19 @@ pub struct AccessUnit {
     pub sync: bool,
     pub data: Bytes,
     /// When its first packet arrived, by the box's clock.
+    pub arrived: Time,
+    /// RTP packets that were lost before it.
+    pub lost_packets: u16,
+}
+
+/// One frame of AAC, or a packet of G.711.
+#[derive(Debug)]
+pub struct AudioFrame {
+    /// When it begins, in ticks of the audio's clock on its own timeline.
+    pub pts: i64,
+    /// How long it lasts.
+    pub ticks: u32,
+    pub data: Bytes,
     pub arrived: Time,
     /// RTP packets that were lost before it.
     pub lost_packets: u16,
@@ -113,9 +130,9 @@ pub async fn run_once(
         () = shutdown.cancelled() => return Ok(()),
         opened = open(camera) => opened,
     };
-    let (mut demuxed, stream) = opened?;
+    let (mut demuxed, streams) = opened?;
     let stall = Duration::try_from(camera.stall).unwrap_or(CAMERA_CONNECT_MAX);
-    let codec = codec_of(&demuxed.streams()[stream]).ok_or(SessionError::NoVideo)?;
+    let codec = codec_of(&demuxed.streams()[streams.video]).ok_or(SessionError::NoVideo)?;
     let mut track: Option<Track> = None;
     let mut last_unit = Instant::now();
     loop {
@@ -131,7 +148,7 @@ pub async fn run_once(
             CodecItem::VideoFrame(frame) => {
                 last_unit = Instant::now();
                 if track.is_none() || frame.has_new_parameters() {
-                    let now = track_of(&demuxed, stream)?;
+                    let now = track_of(&demuxed, &streams)?;
                     if track.as_ref() != Some(&now) {
                         send(items, SessionItem::Track(now.clone()), shutdown).await?;
                         track = Some(now);
@@ -139,9 +156,14 @@ pub async fn run_once(
                 }
                 send(items, SessionItem::Unit(unit_of(frame, codec)?), shutdown).await?;
             }
+            CodecItem::AudioFrame(frame) if track.is_some() => {
+                send(items, SessionItem::Audio(audio_frame_of(frame)?), shutdown).await?;
+            }
             CodecItem::Rtcp(packet) => {
                 if let Some(report) = report_of(&packet) {
-                    send(items, SessionItem::SenderReport(report), shutdown).await?;
+                    let is_video = packet.stream_id() == streams.video;
+                    let item = if is_video { SessionItem::SenderReport } else { SessionItem::AudioReport };
+                    send(items, item(report), shutdown).await?;
                 }
             }
             _ => {}
@@ -160,7 +182,13 @@ async fn send(
     }
 }
 
-async fn open(camera: &CameraConfig) -> Result<(Demuxed, usize), SessionError> {
+/// The streams that were set up, as retina counts them.
+struct Streams {
+    video: usize,
+    audio: Option<(usize, AudioTrack)>,
+}
+
+async fn open(camera: &CameraConfig) -> Result<(Demuxed, Streams), SessionError> {
     let bad_url = |why: String| SessionError::Url { url: camera.url.clone(), why };
     let url = url::Url::parse(&camera.url).map_err(|e| bad_url(e.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -177,17 +205,57 @@ async fn open(camera: &CameraConfig) -> Result<(Demuxed, usize), SessionError> {
         .unassigned_channel_data(UnassignedChannelDataPolicy::Ignore);
     let mut session = step("describe its streams", Session::describe(url, options)).await?;
     let is_video = |s: &retina::client::Stream| s.media() == "video" && codec_of(s).is_some();
-    let stream = session.streams().iter().position(is_video).ok_or(SessionError::NoVideo)?;
-    let transport = Transport::Tcp(TcpTransportOptions::default());
-    let setup = SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4);
-    step("set the stream up", session.setup(stream, setup)).await?;
+    let video = session.streams().iter().position(is_video).ok_or(SessionError::NoVideo)?;
+    let setup = || {
+        let transport = Transport::Tcp(TcpTransportOptions::default());
+        SetupOptions::default().transport(transport).frame_format(FrameFormat::MP4)
+    };
+    step("set the stream up", session.setup(video, setup())).await?;
+    let audio = if camera.audio { audio_of(camera, session.streams()) } else { None };
+    if let Some((stream, _)) = &audio {
+        step("set its audio up", session.setup(*stream, setup())).await?;
+    }
     let play = PlayOptions::default()
         .initial_timestamp(InitialTimestampPolicy::Ignore)
         // Joining a stream that others watch reports false loss in half the cases otherwise.
         .initial_seq(InitialSequenceNumberPolicy::Ignore);
     let playing = step("play", session.play(play)).await?;
     let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
-    Ok((demuxed, stream))
+    Ok((demuxed, Streams { video, audio }))
+}
+
+/// The first audio stream that can be recorded. A camera whose audio can't be is recorded without.
+fn audio_of(camera: &CameraConfig, streams: &[retina::client::Stream]) -> Option<(usize, AudioTrack)> {
+    let mut refused = Vec::new();
+    for (n, stream) in streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio") {
+        match audio_track_of(stream) {
+            Ok(track) => return Some((n, track)),
+            Err(why) => refused.push(format!("{}: {why}", stream.encoding_name())),
+        }
+    }
+    let why = if refused.is_empty() { "it sends none".to_owned() } else { refused.join("; ") };
+    tracing::warn!(device = %camera.id, why, "no audio is recorded: set the camera to AAC or G.711, or audio = false");
+    None
+}
+
+fn audio_track_of(stream: &retina::client::Stream) -> Result<AudioTrack, String> {
+    let timescale = stream.clock_rate_hz();
+    let channels = stream.channels().map_or(1, std::num::NonZeroU16::get);
+    let kind = match stream.encoding_name() {
+        // RFC 3551, 4.5.14.
+        "pcma" => b"alaw",
+        "pcmu" => b"ulaw",
+        "mpeg4-generic" => {
+            let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
+                return Err("its parameters can't be used".into());
+            };
+            let sample_entry = parameters.mp4_sample_entry().build().map_err(|e| e.to_string())?;
+            return Ok(AudioTrack { sample_entry, timescale });
+        }
+        _ => return Err("can't be recorded".into()),
+    };
+    let rate = u16::try_from(timescale).map_err(|_| format!("{timescale} Hz is too much"))?;
+    Ok(AudioTrack { sample_entry: fmp4::plain_audio_entry(kind, channels, rate), timescale })
 }
 
 async fn step<T>(
@@ -229,8 +297,8 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Track, SessionError> {
-    let Some(ParametersRef::Video(parameters)) = demuxed.streams()[stream].parameters() else {
+fn track_of(demuxed: &Demuxed, streams: &Streams) -> Result<Track, SessionError> {
+    let Some(ParametersRef::Video(parameters)) = demuxed.streams()[streams.video].parameters() else {
         return Err(SessionError::Parameters("there are none with the first picture".into()));
     };
     let (width, height) = parameters.pixel_dimensions();
@@ -242,7 +310,8 @@ fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Track, SessionError> {
         entry = entry.with_aspect_ratio((h, v));
     }
     let sample_entry = entry.build().map_err(|e| SessionError::Parameters(e.to_string()))?;
-    Ok(Track { sample_entry, width, height })
+    let audio = streams.audio.as_ref().map(|(_, track)| track.clone());
+    Ok(Track { sample_entry, width, height, audio })
 }
 
 fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {
@@ -262,6 +331,19 @@ fn unit_of(frame: VideoFrame, codec: VideoCodec) -> Result<AccessUnit, SessionEr
     }
     let sync = codec.picture(&data) == Some(Picture::RandomAccess);
     Ok(AccessUnit { pts, sync, data, arrived, lost_packets })
+}
+
+fn audio_frame_of(frame: retina::codec::AudioFrame) -> Result<AudioFrame, SessionError> {
+    if frame.data().len() > ACCESS_UNIT_BYTES_MAX {
+        return Err(SessionError::TooLarge { bytes: frame.data().len() });
+    }
+    Ok(AudioFrame {
+        pts: frame.timestamp().timestamp(),
+        ticks: frame.frame_length().get(),
+        data: Bytes::copy_from_slice(frame.data()),
+        arrived: wall(frame.ctx().received()),
+        lost_packets: frame.loss(),
+    })
 }
 
 fn report_of(packet: &retina::rtcp::ReceivedCompoundPacket) -> Option<SenderReport> {

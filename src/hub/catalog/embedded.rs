@@ -59,7 +59,7 @@ use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
 /// Version of keys, values and blocks. Another one is not read but built anew.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The index on this machine's disk.
 pub struct Embedded {

@@ -261,7 +261,7 @@ const ZEROS_MAX: usize = 4096;
 /// The whole fragment that `bytes` begin with, or why there is none. Beyond the boxes it checks that
 /// the NAL units fill their samples exactly and that none holds a run of zeros, which no NAL unit may
 /// (ITU-T H.264, 7.4.1, and H.265, 7.4.2.1): a stretch that the disk never got is seen. Audio may hold
-/// some zeros, but not [`ZEROS_MAX`].
+/// some zeros, but not a page of them.
 pub fn find_fragment(bytes: &[u8]) -> Result<Found, &'static str> {
     let (kind, body, end) = next_box(bytes, 0)?;
     if kind != *b"prft" {

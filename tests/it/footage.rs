@@ -25,9 +25,16 @@ fn nal_units(codec: VideoCodec, file: &Path) -> Vec<Vec<u8>> {
     let samples = stream_bytes(file, "v");
     let (mut units, mut rest) = (Vec::new(), &samples[..]);
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        let (unit, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
-        if !is_parameter_set(unit[0]) {
-            units.push(unit.to_vec());
+        let (mut sample, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+        // One of the files ends with a start code and an end of sequence inside its last unit. No NAL unit holds a start
+        // code, nor ends with a zero (H.264, 7.4.1, and B.1.1): they are two, and go over RTP as two.
+        while !sample.is_empty() {
+            let end = find(sample, &[0, 0, 1]).unwrap_or(sample.len());
+            let length = sample[..end].iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            if length > 0 && !is_parameter_set(sample[0]) {
+                units.push(sample[..length].to_vec());
+            }
+            sample = sample.get(end + 3..).unwrap_or_default();
         }
         rest = behind;
     }

@@ -380,7 +380,7 @@ fn run_from(second: i64) -> Run {
         run: Uuid::now_v7(),
         start: at(second),
         clock,
-        track: Track { sample_entry, width: 768, height: 432 },
+        track: Track { sample_entry, width: 768, height: 432, audio: None },
     }
 }
 

@@ -239,6 +239,11 @@ pub const EVENTS_QUEUE_MAX: usize = 256;
 pub const RECORD_QUEUE_MAX: usize = 512;
 /// Between two pictures of one run; longer is a gap.
 pub const FRAME_GAP_MAX: Duration = Duration::from_secs(5);
+/// Audio of one camera that waits for its pictures: a minute at 20 ms a frame.
+pub const AUDIO_FRAMES_WAITING_MAX: usize = 3000;
+pub const AUDIO_BYTES_WAITING_MAX: usize = 4 << 20;
+/// How long a complete fragment waits for its audio, which comes a little later than its pictures.
+pub const AUDIO_WAIT: Duration = Duration::from_millis(500);
 /// How long the first pictures of a connection wait for a sender report that gives their time.
 pub const SENDER_REPORT_WAIT: Duration = Duration::from_secs(3);
 /// A camera's clock that differs more from the box's is not used.

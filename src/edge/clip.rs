@@ -186,6 +186,7 @@ impl Cutter {
             bytes: size,
             sha256,
             video: Video { codec, width: run.track.width, height: run.track.height },
+            audio_codec: run.track.audio.as_ref().and_then(|a| fmp4::audio_codec_name(&a.sample_entry)),
             thumbnail,
             run: run.run,
             first_fragment: first.number,
@@ -201,7 +202,11 @@ impl Cutter {
     /// The thumbnail from `scene`, written; none when there is no decoder or it fails: the clip matters more.
     fn thumbnail(&self, clip: Uuid, scene: &[FragmentEntry], time: Time) -> Result<Option<Still>, ClipError> {
         let codec = fmp4::video_codec(&scene[0].run.track.sample_entry).ok_or(ClipError::Track)?;
-        let at_ns = u64::try_from(time.duration_since(scene[0].start).as_nanos()).unwrap_or(0);
+        // In an open group the first picture that can be shown stands behind the beginning.
+        let lead_ticks = fmp4::find_fragment(&ring::read_fragment(&scene[0])?)
+            .map_or(0, |found| found.first_decoded_pts - found.first_pts);
+        let shown_from = ring::after_ticks(scene[0].start, lead_ticks);
+        let at_ns = u64::try_from(time.duration_since(shown_from).as_nanos()).unwrap_or(0);
         let Some(jpeg) = still(codec, whole_clip(scene)?, at_ns, clip) else { return Ok(None) };
         write_durably(&self.path(clip, ".jpg"), &jpeg)?;
         Ok(Some(Still { sha256: Sha256Hash::of(&jpeg), bytes: jpeg.len() as u64, time }))
@@ -366,7 +371,7 @@ mod tests {
         sample_entry[4..8].copy_from_slice(b"avc1");
         sample_entry.extend_from_slice(&[0, 0, 0, 15]);
         sample_entry.extend_from_slice(b"avcC\x01\x64\x00\x1f\xff\xe0\x00");
-        let track = Track { sample_entry, width: 640, height: 360 };
+        let track = Track { sample_entry, width: 640, height: 360, audio: None };
         ring.begin_run(Run {
             run: Uuid::now_v7(),
             start: at(0),

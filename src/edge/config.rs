@@ -161,6 +161,11 @@ pub struct CameraConfig {
     /// A stream that sends no frame for this long is broken.
     #[serde(default = "default_stall")]
     pub stall: SignedDuration,
+    /// Record the camera's audio as well, where it sends AAC or G.711. Off unless someone decided otherwise: what people
+    /// say in the street and at their doors is more of their life than what a picture of the street shows, and a
+    /// community that agreed to cameras has not thereby agreed to microphones. Cameras commonly send audio unasked.
+    #[serde(default)]
+    pub audio: bool,
     /// The camera's low-rate stream, as `url`: motion is looked for in it where it comes, else in the recorded one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub_url: Option<String>,
@@ -178,6 +183,7 @@ impl CameraConfig {
             password_file: None,
             transport: Transport::Auto,
             stall: default_stall(),
+            audio: false,
             sub_url: None,
             motion: MotionConfig::default(),
         }

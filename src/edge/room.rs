@@ -401,7 +401,7 @@ mod tests {
         let mut sample_entry = vec![0; 120];
         sample_entry[3] = 120;
         sample_entry[4..8].copy_from_slice(b"avc1");
-        let track = Track { sample_entry, width: 0, height: 0 };
+        let track = Track { sample_entry, width: 0, height: 0, audio: None };
         ring.begin_run(Run { run: Uuid::now_v7(), start: at(from), clock: CLOCK, track });
         for second in 0..SEGMENTS {
             let pts = second * i64::from(TIMESCALE);
@@ -427,6 +427,7 @@ mod tests {
             bytes: CLIP_BYTES as u64,
             sha256,
             video: Video { codec: "avc1".into(), width: 1, height: 1 },
+            audio_codec: None,
             thumbnail: Some(Still { sha256, bytes: THUMBNAIL_BYTES as u64, time }),
             run: id,
             first_fragment: 0,

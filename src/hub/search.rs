@@ -183,6 +183,9 @@ pub struct ClipView {
     #[schema(value_type = String)]
     pub sha256: Sha256Hash,
     pub video: VideoView,
+    /// As in RFC 6381: `mp4a.40.2`, `alaw`, `ulaw`. Absent: the clip has no audio. Browsers play only AAC (`mp4a`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_codec: Option<String>,
     pub run: Uuid,
     pub first_fragment: u64,
     pub fragments: u64,
@@ -779,6 +782,7 @@ fn clip_view(row: ClipRow, placement: Option<&Placement>, found: Option<&Found>)
             video: link(row.stored, "video.mp4"),
             thumbnail: link(row.thumbnail_stored, "thumbnail.jpg"),
         },
+        audio_codec: row.audio_codec,
         video: VideoView { codec: row.video.codec, width: row.video.width, height: row.video.height },
         run: row.run,
         first_fragment: row.first_fragment,

@@ -127,16 +127,21 @@ impl RtspServer {
         format!("rtsp://127.0.0.1:{}/{}", self.port, path.trim_start_matches('/'))
     }
 
-    /// Serves the H.264 or H.265 of an MP4 or Matroska file as it stands, in real time.
+    /// Serves the H.264 or H.265 of an MP4, QuickTime or Matroska file as it stands, in real time, and its AAC or G.711
+    /// if it has any.
     pub fn mount_file(&self, path: &str, file: &Path, repeat: Repeat) -> Result<Mount, MediaError> {
         let file = file.canonicalize().map_err(|e| failed(format!("{}: {e}", file.display())))?;
         let mount = Mount::new(path);
-        let payloader = payloader(Demux::open(&file)?.codec()?);
+        let video = payloader(Demux::open(&file, Media::Video)?.codec()?);
+        let audio = Demux::open(&file, Media::Audio)?.audio_payloader();
         // Parameter sets stand in the SDP; -1 would also put them between the slices of a key frame.
-        let factory = self.factory(&format!(
-            "( appsrc name=source format=time is-live=false block=true max-bytes=0 max-buffers={FILE_QUEUE_MAX} \
-             ! {payloader} name=pay0 pt=96 config-interval=0 )"
-        ));
+        let source = |name: &str| {
+            let queue = format!("max-bytes=0 max-buffers={FILE_QUEUE_MAX}");
+            format!("appsrc name={name} format=time is-live=false block=true {queue}")
+        };
+        let audio = audio.map(|payloader| format!("{} ! {payloader}", source("audio"))).unwrap_or_default();
+        let video = format!("{} ! {video} name=pay0 pt=96 config-interval=0", source("source"));
+        let factory = self.factory(&format!("( {video} {audio} )"));
         let at_end: Arc<dyn Fn() + Send + Sync> = match repeat {
             Repeat::Once => Arc::new(self.close_later(&mount)),
             Repeat::PerClient | Repeat::Loop => Arc::new(|| {}),
@@ -147,9 +152,18 @@ impl RtspServer {
             report_early(media);
             let Some(source) = source_of(media) else { return };
             hold_when_stalled(media, &shared);
+            let again = repeat == Repeat::Loop;
+            if let Some(source) = bin_of(media).and_then(|bin| bin.by_name("audio")?.downcast().ok()) {
+                let (file, shared) = (file.clone(), shared.clone());
+                spawn_feeder("rtsp-audio", move || {
+                    if let Err(error) = feed_file(&file, Media::Audio, &source, again, &shared) {
+                        tracing::error!(%error, file = %file.display(), "audio can't be served");
+                    }
+                });
+            }
             let (file, shared, at_end) = (file.clone(), shared.clone(), at_end.clone());
             spawn_feeder("rtsp-file", move || {
-                match feed_file(&file, &source, repeat == Repeat::Loop, &shared) {
+                match feed_file(&file, Media::Video, &source, again, &shared) {
                     Ok(Fed::ToTheEnd) => at_end(),
                     Ok(Fed::NobodyLooks) => {}
                     Err(error) => {
@@ -357,8 +371,10 @@ fn source_of(media: &gst_rtsp_server::RTSPMedia) -> Option<gst_app::AppSrc> {
     bin_of(media)?.by_name("source")?.downcast().ok()
 }
 
-fn payload_pad(media: &gst_rtsp_server::RTSPMedia) -> Option<gst::Pad> {
-    bin_of(media)?.by_name("pay0")?.static_pad("src")
+/// Of the video, and of the audio if there is any.
+fn payload_pads(media: &gst_rtsp_server::RTSPMedia) -> Vec<gst::Pad> {
+    let pad = |name: &str| bin_of(media)?.by_name(name)?.static_pad("src");
+    ["pay0", "pay1"].into_iter().filter_map(pad).collect()
 }
 
 /// Lets sender reports go out at once and often; the default waits up to some seconds.
@@ -368,47 +384,54 @@ fn report_early(media: &gst_rtsp_server::RTSPMedia) {
         let elements = pipeline.map(|p| p.children()).unwrap_or_default();
         let is_rtpbin = |e: &&gst::Element| e.factory().is_some_and(|f| f.name() == "rtpbin");
         let Some(rtpbin) = elements.iter().find(is_rtpbin) else { return };
-        if let Some(session) = rtpbin.emit_by_name::<Option<glib::Object>>("get-internal-session", &[&0u32]) {
-            session.set_property("rtcp-min-interval", SENDER_REPORT_EVERY.as_nanos() as u64);
+        for stream in 0..media.n_streams() {
+            let session = rtpbin.emit_by_name::<Option<glib::Object>>("get-internal-session", &[&stream]);
+            if let Some(session) = session {
+                session.set_property("rtcp-min-interval", SENDER_REPORT_EVERY.as_nanos() as u64);
+            }
         }
     });
 }
 
 /// A file waits while its mount is stalled.
 fn hold_when_stalled(media: &gst_rtsp_server::RTSPMedia, shared: &Arc<MountState>) {
-    let Some(pad) = payload_pad(media) else { return };
-    let shared = shared.clone();
-    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, _| {
-        while shared.stalled.load(Ordering::Relaxed) && !pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
-            std::thread::sleep(TICK);
-        }
-        gst::PadProbeReturn::Ok
-    });
+    for pad in payload_pads(media) {
+        let shared = shared.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, _| {
+            let is_held = || shared.stalled.load(Ordering::Relaxed);
+            while is_held() && !pad.pad_flags().contains(gst::PadFlags::FLUSHING) {
+                std::thread::sleep(TICK);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
 }
 
 /// What is drawn while its mount is stalled is lost.
 fn drop_when_stalled(media: &gst_rtsp_server::RTSPMedia, shared: &Arc<MountState>) {
-    let Some(pad) = payload_pad(media) else { return };
-    let shared = shared.clone();
-    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
-        match shared.stalled.load(Ordering::Relaxed) {
-            true => gst::PadProbeReturn::Drop,
-            false => gst::PadProbeReturn::Ok,
-        }
-    });
+    for pad in payload_pads(media) {
+        let shared = shared.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
+            match shared.stalled.load(Ordering::Relaxed) {
+                true => gst::PadProbeReturn::Drop,
+                false => gst::PadProbeReturn::Ok,
+            }
+        });
+    }
 }
 
 /// Pushes a file's access units as they are. The clients' clock paces it: the queue is small and
 /// pushing blocks.
 fn feed_file(
     file: &Path,
+    media: Media,
     source: &gst_app::AppSrc,
     again: bool,
     shared: &MountState,
 ) -> Result<Fed, MediaError> {
     let mut offset = gst::ClockTime::ZERO;
     loop {
-        let demux = Demux::open(file)?;
+        let demux = Demux::open(file, media)?;
         let mut end = gst::ClockTime::ZERO;
         let mut count = 0u64;
         while let Some(sample) = demux.next()? {
@@ -430,7 +453,7 @@ fn feed_file(
             }
         }
         if count == 0 {
-            return Err(failed("no H.264 or H.265 in the file".into()));
+            return Err(failed(format!("{media:?} is not in the file")));
         }
         if !again {
             let _ = source.end_of_stream();
@@ -454,27 +477,49 @@ fn wait_for_end(source: &gst_app::AppSrc) -> Fed {
     }
 }
 
-/// A file's video, access unit by access unit.
+/// One of the two streams of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Media {
+    Video,
+    Audio,
+}
+
+/// What GStreamer calls the audio that can be served, and its payloader. G.711 as cameras send it: 40 ms a packet.
+const AUDIO_PAYLOADERS: [(&str, &str); 3] = [
+    ("audio/mpeg", "rtpmp4gpay name=pay1 pt=97"),
+    ("audio/x-alaw", "rtppcmapay name=pay1 max-ptime=40000000"),
+    ("audio/x-mulaw", "rtppcmupay name=pay1 max-ptime=40000000"),
+];
+
+impl Media {
+    fn has(self, caps: &gst::CapsRef) -> bool {
+        let name = caps.structure(0).map(|s| s.name().as_str()).unwrap_or_default();
+        match self {
+            Self::Video => CODECS.into_iter().any(|codec| caps_name(codec) == name),
+            Self::Audio => AUDIO_PAYLOADERS.iter().any(|(audio, _)| *audio == name),
+        }
+    }
+}
+
+/// One stream of a file, access unit by access unit.
 struct Demux {
     pipeline: gst::Pipeline,
     out: gst_app::AppSink,
 }
 
 impl Demux {
-    fn open(file: &Path) -> Result<Self, MediaError> {
+    fn open(file: &Path, media: Media) -> Result<Self, MediaError> {
         let extension = file.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
         let demux = super::element(if extension == "mkv" { "matroskademux" } else { "qtdemux" })?;
         let source = super::element("filesrc")?;
         source.set_property("location", PathBuf::from(file));
-        let caps: gst::Caps =
-            CODECS.map(|codec| gst::Structure::new_empty(caps_name(codec))).into_iter().collect();
-        let out = gst_app::AppSink::builder().caps(&caps).sync(false).max_buffers(4).build();
+        let out = gst_app::AppSink::builder().sync(false).max_buffers(4).build();
         let pipeline = gst::Pipeline::new();
         super::chain(&pipeline, PIPELINE, &[&source, &demux])?;
         pipeline.add(&out).map_err(|e| failed(e.to_string()))?;
         let sink = out.static_pad("sink").expect("an appsink has a sink pad");
         demux.connect_pad_added(move |_, pad| {
-            if pad.current_caps().and_then(|caps| codec_of(&caps)).is_some()
+            if pad.current_caps().is_some_and(|caps| media.has(&caps))
                 && !sink.is_linked()
                 && let Err(error) = pad.link(&sink)
             {
@@ -488,8 +533,16 @@ impl Demux {
 
     fn codec(&self) -> Result<VideoCodec, MediaError> {
         let first = self.next()?;
-        let codec = first.and_then(|sample| codec_of(&sample.caps()?.to_owned()));
+        let name = first.as_ref().and_then(caps_name_of);
+        let codec = CODECS.into_iter().find(|codec| name == Some(caps_name(*codec)));
         codec.ok_or_else(|| failed("no H.264 or H.265 in the file".into()))
+    }
+
+    /// None if the file has no audio: a demultiplexer from which nobody takes anything fails.
+    fn audio_payloader(&self) -> Option<&'static str> {
+        let first = self.next().ok()??;
+        let name = caps_name_of(&first)?;
+        AUDIO_PAYLOADERS.iter().find(|(audio, _)| name == *audio).map(|(_, payloader)| *payloader)
     }
 
     /// The next access unit; None at the end.
@@ -523,9 +576,8 @@ impl Drop for Demux {
 
 const CODECS: [VideoCodec; 2] = [VideoCodec::H264, VideoCodec::H265];
 
-fn codec_of(caps: &gst::Caps) -> Option<VideoCodec> {
-    let name = caps.structure(0)?.name();
-    CODECS.into_iter().find(|codec| name == caps_name(*codec))
+fn caps_name_of(sample: &gst::Sample) -> Option<&str> {
+    Some(sample.caps()?.structure(0)?.name().as_str())
 }
 
 /// Draws each picture when it is due, until nobody looks.

@@ -21,7 +21,7 @@ const PICTURE_USUAL: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// How often a wait looks at the bus.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(50);
 
-/// The picture nearest to `at_ns` after the clip's first one, or else its last, as a JPEG that
+/// The picture nearest to `at_ns` after the first one that can be shown, or else its last, as a JPEG that
 /// is at most `width_max` pixels wide. `mp4` is an init segment and whole fragments.
 pub fn still_jpeg(codec: VideoCodec, mp4: Bytes, at_ns: u64, width_max: u32) -> Result<Vec<u8>, MediaError> {
     init()?;

@@ -164,6 +164,9 @@ pub struct ClipCut {
     pub bytes: u64,
     pub sha256: Sha256Hash,
     pub video: Video,
+    /// Its audio as in RFC 6381, for instance `mp4a.40.2` or `alaw`; none without audio.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_codec: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thumbnail: Option<Still>,
     /// The recorded span that the fragments belong to, the first one's number in it (from 0) and

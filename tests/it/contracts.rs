@@ -57,6 +57,7 @@ fn samples() -> Vec<EventData> {
             bytes: 1,
             sha256: hash,
             video: Video { codec: "avc1.4d401e".into(), width: 768, height: 432 },
+            audio_codec: Some("mp4a.40.2".into()),
             thumbnail: Some(Still { sha256: hash, bytes: 1, time }),
             run: id,
             first_fragment: 0,

@@ -18,22 +18,23 @@ const MOVING_S: u32 = 20;
 
 /// The NAL units of a file as they stand in its samples (lengths of four bytes before them), without parameter sets.
 fn nal_units(codec: VideoCodec, file: &Path) -> Vec<Vec<u8>> {
-    let out = file.with_extension("samples");
-    run(Command::new("ffmpeg")
-        .args(["-v", "error", "-y", "-i"])
-        .arg(file)
-        .args(["-map", "0:v", "-c", "copy", "-f", "data"])
-        .arg(&out));
     let is_parameter_set = |header: u8| match codec {
         VideoCodec::H264 => matches!(header & 0x1f, 7 | 8),
         VideoCodec::H265 => matches!(header >> 1, 32..=34),
     };
-    let samples = std::fs::read(out).unwrap();
+    let samples = stream_bytes(file, "v");
     let (mut units, mut rest) = (Vec::new(), &samples[..]);
     while let Some((length, behind)) = rest.split_first_chunk::<4>() {
-        let (unit, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
-        if !is_parameter_set(unit[0]) {
-            units.push(unit.to_vec());
+        let (mut sample, behind) = behind.split_at(u32::from_be_bytes(*length) as usize);
+        // One of the files ends with a start code and an end of sequence inside its last unit. No NAL unit holds a start
+        // code, nor ends with a zero (H.264, 7.4.1, and B.1.1): they are two, and go over RTP as two.
+        while !sample.is_empty() {
+            let end = find(sample, &[0, 0, 1]).unwrap_or(sample.len());
+            let length = sample[..end].iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+            if length > 0 && !is_parameter_set(sample[0]) {
+                units.push(sample[..length].to_vec());
+            }
+            sample = sample.get(end + 3..).unwrap_or_default();
         }
         rest = behind;
     }
@@ -73,7 +74,7 @@ async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
     ];
     let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
     let _hub = world.start().await;
-    let (began, boxes) = record(&world, &sources, "").await;
+    let (began, boxes) = record(&world, &sources, &[]).await;
 
     let places = world.get("/api/v1/places").await;
     for (camera, file) in &sources {
@@ -110,7 +111,7 @@ async fn h265_is_found_and_stored_bit_for_bit_and_a_clip_may_begin_with_a_cra_pi
     ];
     let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
     let _hub = world.start().await;
-    let (began, boxes) = record(&world, &sources, "").await;
+    let (began, boxes) = record(&world, &sources, &[]).await;
 
     let places = world.get("/api/v1/places").await;
     for (camera, file) in &sources {
@@ -137,15 +138,158 @@ fn first_slice_type(dir: &Path, clip: &str) -> u8 {
     units.iter().map(|unit| unit[0] >> 1).find(|kind| *kind < 32).unwrap()
 }
 
+/// Audio is recorded where the configuration says so: each frame as it came, beside its picture, in the clip that the
+/// hash covers.
+#[tokio::test(flavor = "multi_thread")]
+async fn audio_is_recorded_bit_for_bit_where_it_is_allowed_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+
+    let source = video("car-detection.mp4");
+    // Without B-frames: FFmpeg, by which this is judged, would shift such video against its audio (fmp4.rs).
+    let x265 = [
+        "-c:v",
+        "libx265",
+        "-preset",
+        "ultrafast",
+        "-tag:v",
+        "hvc1",
+        "-x265-params",
+        "log-level=none:keyint=24:bframes=0",
+    ];
+    let h265 = with_still_spans(dir.path(), "h265.mp4", &source, 8, &x265);
+    let h264 = with_still_spans(dir.path(), "h264.mp4", &source, 8, &X264);
+    let aac = with_audio(&h265, "aac.mp4", &["-c:a", "aac", "-ar", "16000", "-b:a", "32k"]);
+    let g711 = with_audio(&h264, "g711.mov", &["-c:a", "pcm_alaw", "-ar", "8000"]);
+    let sources = [("cam-01", aac.clone()), ("cam-02", g711), ("cam-03", aac)];
+    let world = HubWorld::new(dir.path(), &["box-01", "box-02"]);
+    let _hub = world.start().await;
+    let (began, boxes) = record(&world, &sources, &["cam-01", "cam-02"]).await;
+
+    let places = world.get("/api/v1/places").await;
+    for ((camera, file), (codec, audio)) in sources.iter().zip([
+        (VideoCodec::H265, Some("mp4a.40.2")),
+        (VideoCodec::H264, Some("alaw")),
+        (VideoCodec::H265, None),
+    ]) {
+        let clips = clips_near(&world, &places, camera, began).await;
+        assert!(!clips.is_empty(), "{camera}");
+        check_bits(&world, codec, dir.path(), &clips, file).await;
+        for clip in &clips {
+            assert_eq!(clip["audio_codec"].as_str(), audio, "{camera}");
+            let stored = dir.path().join(format!("{}.mp4", clip["id"].as_str().unwrap()));
+            match audio {
+                Some(_) => check_audio(&stored, file),
+                None => assert!(packets(&stored, "a").is_empty(), "{camera}: nobody allowed its audio"),
+            }
+        }
+    }
+    for process in boxes {
+        process.stop();
+    }
+}
+
+/// The file's video with noise, which repeats nowhere, as its audio.
+fn with_audio(file: &Path, name: &str, encoder: &[&str]) -> PathBuf {
+    let out = file.with_file_name(name);
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-i"])
+        .arg(file)
+        .args(["-f", "lavfi", "-i", "anoisesrc=color=pink:amplitude=0.3:seed=4", "-shortest"])
+        .args(["-map", "0:v", "-map", "1:a", "-c:v", "copy", "-ac", "1"])
+        .args(encoder)
+        .arg(&out));
+    out
+}
+
+/// The clip's audio stands in the source as it is, and beside the pictures beside which it stands there.
+fn check_audio(clip: &Path, source: &Path) {
+    let (stored, original) = (stream_bytes(clip, "a"), stream_bytes(source, "a"));
+    assert!(stored.len() > 10_000, "{}: {} bytes of audio", clip.display(), stored.len());
+    let at = find(&original, &stored).expect("the clip's audio stands in the source");
+    let audio_s = moment_of_byte(source, "a", at);
+    let first_picture = &stream_bytes(clip, "v")[..1000];
+    let at = find(&stream_bytes(source, "v"), first_picture).expect("the first picture stands in the source");
+    // The clip begins with what is shown first, which need not be its first packet.
+    let times: Vec<f64> = packets(clip, "v").iter().map(|(_, time_s)| *time_s).collect();
+    let lead_s = times[0] - times.iter().copied().fold(f64::MAX, f64::min);
+    let video_s = moment_of_byte(source, "v", at) - lead_s;
+    // A frame of AAC lasts 64 ms, a packet of G.711 40 ms; the clocks of the two streams are read once each.
+    assert!((audio_s - video_s).abs() < 0.12, "audio of {audio_s} s with pictures of {video_s} s");
+    let end_s = |stream: &str| packets(clip, stream).last().map(|(_, end_s)| *end_s).unwrap();
+    assert!(
+        (end_s("a") - end_s("v")).abs() < 0.2,
+        "audio ends at {} s, pictures at {}",
+        end_s("a"),
+        end_s("v")
+    );
+}
+
+/// Size and time of each packet of a stream (`a` or `v`).
+fn packets(file: &Path, stream: &str) -> Vec<(usize, f64)> {
+    let output = Command::new("ffprobe")
+        .args([
+            "-v",
+            "error",
+            "-select_streams",
+            stream,
+            "-show_entries",
+            "packet=size,pts_time",
+            "-of",
+            "csv=p=0",
+        ])
+        .arg(file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let packet = |line: &str| {
+        let (time, size) = line.trim_end_matches(',').split_once(',').unwrap();
+        (size.parse().unwrap(), time.parse().unwrap())
+    };
+    text.lines().filter(|line| !line.is_empty()).map(packet).collect()
+}
+
+/// The packets of a stream, one behind the other.
+fn stream_bytes(file: &Path, stream: &str) -> Vec<u8> {
+    let out = file.with_extension("stream");
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-y", "-i"])
+        .arg(file)
+        .args(["-map", &format!("0:{stream}"), "-c", "copy", "-f", "data"])
+        .arg(&out));
+    std::fs::read(out).unwrap()
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// When the packet is shown or heard in which a byte of a stream stands; of G.711, whose bytes are samples, the byte.
+fn moment_of_byte(file: &Path, stream: &str, at: usize) -> f64 {
+    let mut from = 0;
+    for (size, time) in packets(file, stream) {
+        if at < from + size {
+            let within =
+                if file.extension().is_some_and(|e| e == "mov") && stream == "a" { at - from } else { 0 };
+            return time + within as f64 / 8000.0;
+        }
+        from += size;
+    }
+    panic!("{} has no byte {at}", file.display());
+}
+
 /// Serves the files once, as cameras of two boxes, until each has ended and all clips are at the hub; when it began, and
-/// the boxes. `options` stand in each camera's configuration.
-async fn record(world: &HubWorld, sources: &[(&str, PathBuf)], options: &str) -> (Timestamp, [Process; 2]) {
+/// the boxes. `audible` are the cameras whose audio is recorded.
+async fn record(
+    world: &HubWorld,
+    sources: &[(&str, PathBuf)],
+    audible: &[&str],
+) -> (Timestamp, [Process; 2]) {
     let server = RtspServer::start(0, None).unwrap();
     let mut cameras = Vec::new();
     for (camera, file) in sources {
         server.mount_file(camera, file, Repeat::Once).unwrap();
-        let url = server.url(camera);
-        cameras.push(format!("[[camera]]\nid = \"{camera}\"\nurl = \"{url}\"\n{options}\n"));
+        let (url, audio) = (server.url(camera), audible.contains(camera));
+        cameras.push(format!("[[camera]]\nid = \"{camera}\"\nurl = \"{url}\"\naudio = {audio}\n"));
     }
     world.box_config("box-01", &cameras[0]);
     world.box_config("box-02", &cameras[1..].concat());
@@ -221,7 +365,11 @@ async fn check_bits(world: &HubWorld, codec: VideoCodec, dir: &Path, clips: &[Va
             .args(["-f", "null", "-"])
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8_lossy(&decode.stderr), "", "ffmpeg warns about {id}");
+        // G.711 never says where its one channel is to be heard.
+        let said = String::from_utf8_lossy(&decode.stderr);
+        let said: Vec<&str> =
+            said.lines().filter(|line| !line.starts_with("Guessed Channel Layout")).collect();
+        assert!(said.is_empty(), "ffmpeg warns about {id}: {said:?}");
 
         check_thumbnail(world, clip, &file).await;
     }
@@ -239,9 +387,12 @@ async fn check_thumbnail(world: &HubWorld, clip: &Value, file: &Path) {
     std::fs::write(&still, jpeg).unwrap();
 
     let shown = small_grey(&still, "null");
+    // FFmpeg counts from somewhere before the clip's beginning where pictures are shown in another order.
+    let earliest_s = packets(file, "v").iter().map(|(_, time_s)| *time_s).fold(f64::MAX, f64::min);
     // That picture (times are rounded, so from a little before it), the one before and the one behind.
     let nearest = [-0.12, -0.04, 0.04].map(|by| {
-        let moment = small_grey(file, &format!("select=gte(t\\,{:.3})", (after_s + by).max(0.0)));
+        let moment =
+            small_grey(file, &format!("select=gte(t\\,{:.3})", earliest_s + (after_s + by).max(0.0)));
         let differences = shown.iter().zip(&moment).map(|(a, b)| a.abs_diff(*b));
         differences.max().unwrap()
     });
@@ -252,7 +403,7 @@ async fn check_thumbnail(world: &HubWorld, clip: &Value, file: &Path) {
 /// The first picture that `select` lets through, as 48 × 27 grey values: means of blocks.
 fn small_grey(file: &Path, select: &str) -> Vec<u8> {
     let output = Command::new("ffmpeg")
-        .args(["-v", "error", "-i"])
+        .args(["-v", "error", "-copyts", "-i"])
         .arg(file)
         .args([
             "-vf",

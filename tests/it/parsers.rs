@@ -134,7 +134,7 @@ fn seeds_are_what_our_own_writers_make() {
     sample_entry[3] = 120;
     sample_entry[4..8].copy_from_slice(b"avc1");
     sample_entry[86..98].copy_from_slice(&[0, 0, 0, 34, b'a', b'v', b'c', b'C', 1, 0x4d, 0x40, 0x1e]);
-    let track = Track { sample_entry, width: 0, height: 0 };
+    let track = Track { sample_entry, width: 0, height: 0, audio: None };
     let init = fmp4::init_segment(&track, Some(9000));
     let sample = |pts: i64, sync| Sample {
         pts,

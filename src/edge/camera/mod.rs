@@ -13,6 +13,7 @@
 //! Owns the retry loop of a camera and the tasks behind it. `session` is the only module that names
 //! retina.
 
+mod audio;
 mod metrics;
 #[cfg(feature = "media")]
 mod motion;
@@ -211,7 +212,7 @@ impl Motion {
         self.tasks.push(tokio::spawn(worker.run(queue)));
         if let Some(sub_url) = &camera.sub_url {
             let feed = MotionFeed::new(Which::Sub, self.turns.clone(), Some(feed.clone()), metrics.clone());
-            let camera = CameraConfig { url: sub_url.clone(), ..camera.clone() };
+            let camera = CameraConfig { url: sub_url.clone(), audio: false, ..camera.clone() };
             let sub = sub::SubStream { camera, feed, clock: context.clock.clone() };
             self.tasks.insert(0, tokio::spawn(sub.run(shutdown.clone())));
         }

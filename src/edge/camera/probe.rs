@@ -425,6 +425,8 @@ impl Watch {
             SessionItem::Unit(unit) => self.unit(&unit),
             SessionItem::SenderReport(report) => self.report(report),
             SessionItem::Metadata(message) => self.metadata(&message),
+            // The camera is asked for its pictures only.
+            SessionItem::Audio(_) | SessionItem::AudioReport(_) => {}
         }
     }
 

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -14,10 +15,11 @@ use jiff::SignedDuration;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use super::audio::Audio;
 use super::metrics::CameraMetrics;
 use super::motion::MotionFeed;
 use super::motion_told::ToldInput;
-use super::session::{AccessUnit, MetadataMessage, SenderReport, SessionItem};
+use super::session::{AccessUnit, AudioFrame, MetadataMessage, SenderReport, SessionItem};
 use super::timing::{Mapping, Timing};
 use crate::edge::clock::{self, Era, Reading, Watch};
 use crate::edge::coverage::{Recorded, Tracker};
@@ -25,8 +27,8 @@ use crate::edge::fmp4::{self, Sample, TIMESCALE, Track, WallClock};
 use crate::edge::outbox::NewEvent;
 use crate::edge::ring::{Durable, Report, Ring, RingError, RingRecovery, Run};
 use crate::limits::{
-    CLOCK_EVENT_SPANS_MAX, FRAGMENT_BYTES_MAX, FRAGMENT_SECONDS_MAX, FRAME_GAP_MAX, RING_RETRY, RUN_MAX,
-    SENDER_REPORT_WAIT,
+    AUDIO_WAIT, CLOCK_EVENT_SPANS_MAX, FRAGMENT_BYTES_MAX, FRAGMENT_SECONDS_MAX, FRAME_GAP_MAX, RING_RETRY,
+    RUN_MAX, SENDER_REPORT_WAIT,
 };
 use crate::model::{ClockSource, Coverage, DeviceId, EventData, Fault, FaultPhase, GapCause, Time};
 
@@ -72,8 +74,9 @@ pub struct Connection {
     track: Option<Track>,
     /// The fragment that is being gathered; none while a key frame is awaited.
     gathering: Option<Gathering>,
-    /// Complete fragments that wait for the first sender report, which gives their time.
-    waiting: Vec<Closed>,
+    /// Complete fragments that wait for the first sender report, which gives their time, or for their audio.
+    waiting: VecDeque<Closed>,
+    audio: Audio,
     run: Option<OpenRun>,
     last_pts: Option<i64>,
     /// The ring can't be written; tried again then.
@@ -86,9 +89,13 @@ struct Gathering {
     bytes: usize,
 }
 
+/// A complete fragment.
 struct Closed {
     samples: Vec<Sample>,
+    /// What is shown next; until the first of the next fragment is known ([`Connection::is_settled`]) it may still go
+    /// down. None if nothing comes.
     end_pts: Option<i64>,
+    at: Instant,
 }
 
 struct OpenRun {
@@ -97,10 +104,12 @@ struct OpenRun {
     base: i64,
     fragments: u32,
     end_dts: i64,
+    /// Length of the audio so far, in its own ticks.
+    audio_ticks: u64,
     began: Instant,
 }
 
-/// Room below the first key frame on a run's timeline, for pictures shown before it.
+/// Room below the first picture on a run's timeline, for decode times and pictures shown before it.
 const HEADROOM_TICKS: i64 = TIMESCALE as i64;
 
 impl Recorder {
@@ -136,7 +145,7 @@ impl Recorder {
                 _ = ticks.tick() => self.tick().await,
             }
         }
-        self.close_fragment(None).await;
+        self.close_fragment(None);
         self.write_waiting(true).await;
         self.end_run().await;
         self.motion.ended();
@@ -154,6 +163,8 @@ impl Recorder {
             Input::Item(SessionItem::Unit(unit)) => self.take_unit(unit).await,
             Input::Item(SessionItem::SenderReport(report)) => self.take_report(report),
             Input::Item(SessionItem::Metadata(message)) => self.pass_on(message),
+            Input::Item(SessionItem::Audio(frame)) => self.take_audio(frame),
+            Input::Item(SessionItem::AudioReport(report)) => self.connection.audio.report(report),
             Input::Lost { cause, detail } => self.lost(cause, detail).await,
         }
     }
@@ -217,11 +228,19 @@ impl Recorder {
     }
 
     async fn take_track(&mut self, track: Track) {
-        self.close_fragment(None).await;
+        self.close_fragment(None);
         self.write_waiting(true).await;
         self.end_run().await;
         self.motion.track(&track);
+        self.connection.audio = Audio::new(track.audio.clone());
         self.connection.track = Some(track);
+    }
+
+    fn take_audio(&mut self, frame: AudioFrame) {
+        self.metrics.audio_frames.inc();
+        self.metrics.bytes.inc_by(frame.data.len() as u64);
+        self.metrics.lost_packets.inc_by(frame.lost_packets.into());
+        self.metrics.audio_frames_skipped.inc_by(self.connection.audio.push(frame));
     }
 
     fn take_report(&mut self, report: SenderReport) {
@@ -241,12 +260,16 @@ impl Recorder {
         }
         let full = self.connection.gathering.as_ref().is_some_and(|g| g.is_full(unit.pts));
         if unit.sync || full {
-            let goes_on = self.close_fragment(Some(unit.pts)).await;
+            self.close_fragment(Some(unit.pts));
             if unit.sync {
                 self.perhaps_end_run().await;
             }
-            let begins = if unit.sync { self.may_write() } else { goes_on };
+            let begins = !unit.sync || self.may_write();
             self.connection.gathering = begins.then(Gathering::default);
+        }
+        // Shown before the random access point that it comes behind: there the fragment before has its end.
+        if let Some(end_pts) = self.connection.waiting.back_mut().and_then(|closed| closed.end_pts.as_mut()) {
+            *end_pts = unit.pts.min(*end_pts);
         }
         match &mut self.connection.gathering {
             Some(gathering) => gathering.push(unit),
@@ -271,7 +294,7 @@ impl Recorder {
 
     /// Ends the run within a connection; what is known of its time is forgotten.
     async fn break_off(&mut self) {
-        self.close_fragment(None).await;
+        self.close_fragment(None);
         self.write_waiting(true).await;
         self.end_run().await;
         self.connection.timing = Timing::default();
@@ -302,44 +325,48 @@ impl Recorder {
         !paused && self.connection.track.is_some()
     }
 
-    /// Closes what was gathered; it is written once its time is known. False if that failed.
-    async fn close_fragment(&mut self, end_pts: Option<i64>) -> bool {
+    /// Closes what was gathered; it is written once its time, its end and its audio are known.
+    fn close_fragment(&mut self, end_pts: Option<i64>) {
         if let Some(Gathering { samples, .. }) = self.connection.gathering.take()
             && !samples.is_empty()
         {
-            self.connection.waiting.push(Closed { samples, end_pts });
+            self.connection.waiting.push_back(Closed { samples, end_pts, at: Instant::now() });
         }
-        self.write_waiting(false).await
     }
 
-    /// Writes the complete fragments, unless a sender report may still come that gives their time.
-    /// False if the ring can't be written.
-    async fn write_waiting(&mut self, at_once: bool) -> bool {
+    /// Writes the complete fragments, unless a sender report may still come that gives their time, or a picture or
+    /// audio that belongs to them.
+    async fn write_waiting(&mut self, at_once: bool) {
         let waited = self.connection.began.is_none_or(|began| began.elapsed() >= SENDER_REPORT_WAIT);
         let known = self.connection.run.is_some() || self.connection.timing.has_report();
-        if !(at_once || waited || known) {
-            return true;
-        }
-        for closed in std::mem::take(&mut self.connection.waiting) {
+        while at_once || ((waited || known) && self.connection.front_is_ready()) {
+            let Some(closed) = self.connection.waiting.pop_front() else { return };
             if let Err(error) = self.write(closed).await {
-                self.ring_failed(error).await;
-                return false;
+                return self.ring_failed(error).await;
             }
         }
-        true
     }
 
     async fn write(&mut self, closed: Closed) -> Result<(), RingError> {
         let begins = self.begin_run_if_none(&closed);
         let Some(run) = self.connection.run.as_mut() else { return Ok(()) };
         let base = run.base;
+        let first = closed.first_pts();
         let mut samples = closed.samples;
-        let first = fmp4::first_pts(&samples);
         samples.iter_mut().for_each(|s| s.pts -= base);
         let camera = run.mapping.clock.source == ClockSource::Camera;
         let wall = WallClock { time: run.mapping.time(first), camera };
+        let audio = &mut self.connection.audio;
+        if begins.is_some() {
+            self.metrics.audio_frames_skipped.inc_by(audio.drop_before(&run.mapping, wall.time));
+        }
+        let end = closed.end_pts.map_or(Time::MAX, |end| run.mapping.time(end));
+        let audio = audio.take_until(&run.mapping, end, run.audio_ticks);
+        let audio_samples = audio.iter().flat_map(|part| &part.samples);
+        run.audio_ticks += audio_samples.map(|sample| u64::from(sample.ticks)).sum::<u64>();
         let end_pts = closed.end_pts.map(|end| end - base);
-        let fragment = fmp4::fragment(run.fragments + 1, &samples, end_pts, run.end_dts, wall);
+        let (number, from) = (run.fragments + 1, run.end_dts);
+        let fragment = fmp4::fragment_with_audio(number, &samples, end_pts, from, wall, audio.as_ref());
         let end = run.mapping.time(fragment.end_pts + base);
         (run.fragments, run.end_dts) = (run.fragments + 1, fragment.end_dts);
         let bytes = fragment.bytes.len() as u64;
@@ -374,12 +401,13 @@ impl Recorder {
         let mapping = self.connection.timing.choose(self.clock.read().quality)?;
         self.tracker.run_begins(mapping.clock.source == ClockSource::Box);
         let track = self.connection.track.clone()?;
-        let first = closed.samples.first().expect("a closed fragment has samples").pts;
+        let first = closed.first_pts();
         self.connection.run = Some(OpenRun {
             mapping,
             base: first - HEADROOM_TICKS,
             fragments: 0,
             end_dts: 0,
+            audio_ticks: 0,
             began: Instant::now(),
         });
         let (run, start) = (Uuid::now_v7(), mapping.time(first));
@@ -406,7 +434,7 @@ impl Recorder {
     }
 
     async fn lost(&mut self, cause: GapCause, detail: String) {
-        self.close_fragment(None).await;
+        self.close_fragment(None);
         self.write_waiting(true).await;
         self.end_run().await;
         self.motion.ended();
@@ -509,6 +537,35 @@ pub fn fault_event(device: &DeviceId, phase: FaultPhase, detail: String) -> NewE
 }
 
 const RING_FAULT: &str = "ring_unwritable";
+impl Closed {
+    fn first_pts(&self) -> i64 {
+        self.samples.iter().map(|s| s.pts).min().expect("a closed fragment has samples")
+    }
+}
+
+impl Connection {
+    fn front_is_ready(&self) -> bool {
+        let is_settled = self.waiting.len() > 1 || self.is_settled();
+        is_settled && self.waiting.front().is_some_and(|closed| self.has_audio_of(closed))
+    }
+
+    /// All pictures that are shown before the first of the fragment that is being gathered have come: pictures shown
+    /// after it never come before them (ITU-T H.265, 7.4.2.2).
+    fn is_settled(&self) -> bool {
+        self.gathering.as_ref().is_none_or(|gathering| {
+            let first = gathering.samples.first().map_or(i64::MIN, |first| first.pts);
+            gathering.samples.last().is_some_and(|last| last.pts > first)
+        })
+    }
+
+    /// The audio of a fragment has come, or it has waited long enough.
+    fn has_audio_of(&self, closed: &Closed) -> bool {
+        let Some(end_pts) = closed.end_pts else { return true };
+        let mapping = self.run.as_ref().map(|run| run.mapping);
+        let mapping = mapping.or_else(|| self.timing.choose(clock::quality()));
+        closed.at.elapsed() >= AUDIO_WAIT || mapping.is_none_or(|m| self.audio.reaches(&m, m.time(end_pts)))
+    }
+}
 
 impl Gathering {
     fn push(&mut self, unit: AccessUnit) {

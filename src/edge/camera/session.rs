@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::onvif::{self, Metadata, OnvifError};
 use super::relay::Relay;
 use crate::edge::config::{CameraConfig, Transport};
-use crate::edge::fmp4::{self, Track};
+use crate::edge::fmp4::{self, AudioTrack, Track};
 use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT, METADATA_PAUSE};
 use crate::model::{Picture, Time, VideoCodec};
 
@@ -36,6 +36,10 @@ pub enum SessionItem {
     Track(Track),
     Unit(AccessUnit),
     SenderReport(SenderReport),
+    /// Only behind a [`Track`] with audio.
+    Audio(AudioFrame),
+    /// Its timeline is that of the audio.
+    AudioReport(SenderReport),
     /// Only to who asked, see [`Ways::with_metadata`].
     Metadata(MetadataMessage),
 }
@@ -58,6 +62,19 @@ pub struct AccessUnit {
     pub sync: bool,
     pub data: Bytes,
     /// When its first packet arrived, by the box's clock.
+    pub arrived: Time,
+    /// RTP packets that were lost before it.
+    pub lost_packets: u16,
+}
+
+/// One frame of AAC, or a packet of G.711.
+#[derive(Debug)]
+pub struct AudioFrame {
+    /// When it begins, in ticks of the audio's clock on its own timeline.
+    pub pts: i64,
+    /// How long it lasts.
+    pub ticks: u32,
+    pub data: Bytes,
     pub arrived: Time,
     /// RTP packets that were lost before it.
     pub lost_packets: u16,
@@ -204,10 +221,10 @@ pub async fn run_once(
         () = shutdown.cancelled() => return Ok(()),
         opened = open(camera, ways) => opened,
     };
-    let Opened { mut demuxed, video: stream, _relay } = opened?;
+    let Opened { mut demuxed, streams, _relay } = opened?;
     let mut start = Start::new();
     let stall = Duration::try_from(camera.stall).unwrap_or(CAMERA_CONNECT_MAX);
-    let codec = codec_of(&demuxed.streams()[stream]).ok_or(SessionError::NoVideo)?;
+    let codec = codec_of(&demuxed.streams()[streams.video]).ok_or(SessionError::NoVideo)?;
     let mut track: Option<Track> = None;
     let mut last_unit = Instant::now();
     let mut has_joined = false;
@@ -229,7 +246,7 @@ pub async fn run_once(
                 (last_unit, has_joined) = (Instant::now(), true);
                 if track.is_none() || frame.has_new_parameters() {
                     // Cameras that send their parameter sets with key frames only are joined in between.
-                    let now = track_of(&demuxed, stream)?;
+                    let now = track_of(&demuxed, &streams)?;
                     if let Some(now) = now.filter(|now| track.as_ref() != Some(now)) {
                         send(items, SessionItem::Track(now.clone()), shutdown).await?;
                         track = Some(now);
@@ -239,9 +256,14 @@ pub async fn run_once(
                 start.check(track.is_some(), unit.sync)?;
                 send(items, SessionItem::Unit(unit), shutdown).await?;
             }
-            CodecItem::Rtcp(packet) if packet.stream_id() == stream => {
+            CodecItem::AudioFrame(frame) if track.is_some() => {
+                send(items, SessionItem::Audio(audio_frame_of(frame)?), shutdown).await?;
+            }
+            CodecItem::Rtcp(packet) if streams.has(packet.stream_id()) => {
                 if let Some(report) = report_of(&packet) {
-                    send(items, SessionItem::SenderReport(report), shutdown).await?;
+                    let is_video = packet.stream_id() == streams.video;
+                    let item = if is_video { SessionItem::SenderReport } else { SessionItem::AudioReport };
+                    send(items, item(report), shutdown).await?;
                 }
             }
             CodecItem::MessageFrame(message) => {
@@ -271,6 +293,18 @@ async fn send(
     }
 }
 
+/// The streams that are recorded, as retina counts them.
+struct Streams {
+    video: usize,
+    audio: Option<(usize, AudioTrack)>,
+}
+
+impl Streams {
+    fn has(&self, stream: usize) -> bool {
+        stream == self.video || self.audio.as_ref().is_some_and(|(audio, _)| stream == *audio)
+    }
+}
+
 /// Whether a stream can be recorded yet, and for how long it may not.
 struct Start {
     began: Instant,
@@ -295,8 +329,7 @@ impl Start {
 /// A connection that plays.
 struct Opened {
     demuxed: Demuxed,
-    /// Which of its streams is the video.
-    video: usize,
+    streams: Streams,
     _relay: Option<Relay>,
 }
 
@@ -304,10 +337,14 @@ async fn open(camera: &CameraConfig, ways: &mut Ways) -> Result<Opened, SessionE
     let (mut session, relay) = describe(camera, ways).await?;
     let video = video_of(&session).ok_or(SessionError::NoVideo)?;
     set_up_video(&mut session, video, camera, ways).await?;
+    let audio = if camera.audio { audio_of(camera, session.streams()) } else { None };
+    if let Some((stream, _)) = &audio {
+        step("set its audio up", session.setup(*stream, setup_options(ways))).await?;
+    }
     set_up_metadata(&mut session, ways).await;
     let playing = step("play", session.play(play_options())).await?;
     let demuxed = playing.demuxed().map_err(|source| SessionError::Refused { step: "demux", source })?;
-    Ok(Opened { demuxed, video, _relay: relay })
+    Ok(Opened { demuxed, streams: Streams { video, audio }, _relay: relay })
 }
 
 /// Connects and asks what streams there are.
@@ -330,6 +367,40 @@ pub(super) async fn describe(
         .unassigned_channel_data(UnassignedChannelDataPolicy::Ignore);
     let session = step("describe its streams", Session::describe(url, options)).await?;
     Ok((session, relay))
+}
+
+/// The first audio stream that can be recorded. A camera whose audio can't be is recorded without.
+fn audio_of(camera: &CameraConfig, streams: &[retina::client::Stream]) -> Option<(usize, AudioTrack)> {
+    let mut refused = Vec::new();
+    for (n, stream) in streams.iter().enumerate().filter(|(_, stream)| stream.media() == "audio") {
+        match audio_track_of(stream) {
+            Ok(track) => return Some((n, track)),
+            Err(why) => refused.push(format!("{}: {why}", stream.encoding_name())),
+        }
+    }
+    let why = if refused.is_empty() { "it sends none".to_owned() } else { refused.join("; ") };
+    tracing::warn!(device = %camera.id, why, "no audio is recorded: set the camera to AAC or G.711, or audio = false");
+    None
+}
+
+fn audio_track_of(stream: &retina::client::Stream) -> Result<AudioTrack, String> {
+    let timescale = stream.clock_rate_hz();
+    let channels = stream.channels().map_or(1, std::num::NonZeroU16::get);
+    let kind = match stream.encoding_name() {
+        // RFC 3551, 4.5.14.
+        "pcma" => b"alaw",
+        "pcmu" => b"ulaw",
+        "mpeg4-generic" => {
+            let Some(ParametersRef::Audio(parameters)) = stream.parameters() else {
+                return Err("its parameters can't be used".into());
+            };
+            let sample_entry = parameters.mp4_sample_entry().build().map_err(|e| e.to_string())?;
+            return Ok(AudioTrack { sample_entry, timescale });
+        }
+        _ => return Err("can't be recorded".into()),
+    };
+    let rate = u16::try_from(timescale).map_err(|_| format!("{timescale} Hz is too much"))?;
+    Ok(AudioTrack { sample_entry: fmp4::plain_audio_entry(kind, channels, rate), timescale })
 }
 
 /// An address as it may be shown: nothing of one that may hold a password.
@@ -453,8 +524,8 @@ fn read_secret(path: &Path) -> Result<String, String> {
 }
 
 /// The track by the newest parameter sets; none while there are none.
-fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Option<Track>, SessionError> {
-    let Some(ParametersRef::Video(parameters)) = demuxed.streams()[stream].parameters() else {
+fn track_of(demuxed: &Demuxed, streams: &Streams) -> Result<Option<Track>, SessionError> {
+    let Some(ParametersRef::Video(parameters)) = demuxed.streams()[streams.video].parameters() else {
         return Ok(None);
     };
     let (width, height) = parameters.pixel_dimensions();
@@ -466,7 +537,8 @@ fn track_of(demuxed: &Demuxed, stream: usize) -> Result<Option<Track>, SessionEr
         entry = entry.with_aspect_ratio((h, v));
     }
     let sample_entry = entry.build().map_err(|e| SessionError::Parameters(e.to_string()))?;
-    Ok(Some(Track { sample_entry, width, height }))
+    let audio = streams.audio.as_ref().map(|(_, track)| track.clone());
+    Ok(Some(Track { sample_entry, width, height, audio }))
 }
 
 fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {
@@ -486,6 +558,19 @@ fn unit_of(frame: VideoFrame, codec: VideoCodec) -> Result<AccessUnit, SessionEr
     }
     let sync = codec.picture(&data) == Some(Picture::RandomAccess);
     Ok(AccessUnit { pts, sync, data, arrived, lost_packets })
+}
+
+fn audio_frame_of(frame: retina::codec::AudioFrame) -> Result<AudioFrame, SessionError> {
+    if frame.data().len() > ACCESS_UNIT_BYTES_MAX {
+        return Err(SessionError::TooLarge { bytes: frame.data().len() });
+    }
+    Ok(AudioFrame {
+        pts: frame.timestamp().timestamp(),
+        ticks: frame.frame_length().get(),
+        data: Bytes::copy_from_slice(frame.data()),
+        arrived: wall(frame.ctx().received()),
+        lost_packets: frame.loss(),
+    })
 }
 
 fn report_of(packet: &retina::rtcp::ReceivedCompoundPacket) -> Option<SenderReport> {

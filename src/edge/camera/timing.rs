@@ -68,6 +68,21 @@ impl Timing {
         }
     }
 
+    /// The mapping of a stream beside the one that has a run: by the same clock, the camera's where it tells, else by
+    /// arrival and as far off as the run is. None before its first frame.
+    pub fn beside(&self, run: &Mapping) -> Option<Mapping> {
+        if let (ClockSource::Camera, Some(report)) = (run.clock.source, self.report) {
+            return Some(by_camera(report, run.clock));
+        }
+        let arrived = self.by_arrival(run.clock)?;
+        let offset_ms = match run.clock.source {
+            ClockSource::Camera => run.clock.offset_ms.unwrap_or(0),
+            ClockSource::Box => 0,
+        };
+        let time = arrived.time.saturating_add(jiff::SignedDuration::from_millis(offset_ms));
+        Some(Mapping { time: time.unwrap_or(arrived.time), ..arrived })
+    }
+
     /// How far the mapping of the open run has turned out to be off: end the run if that is true.
     pub fn has_shifted(&self, mapping: &Mapping) -> bool {
         let now = match (mapping.clock.source, self.report) {
@@ -167,6 +182,24 @@ mod tests {
             let expected = if source == ClockSource::Camera { at(off_ms) } else { at(10) };
             assert_eq!(mapping.time(0), expected, "{off_ms}");
         }
+    }
+
+    #[test]
+    fn a_second_stream_follows_the_clock_of_the_first() {
+        let mut video = Timing::default();
+        video.unit(0, at(10));
+        let by_box = video.choose(BOX).unwrap();
+        // The camera's clock is two seconds ahead.
+        video.report(report(0, 2_000, 0));
+        let by_camera = video.choose(BOX).unwrap();
+        let mut audio = Timing::default();
+        assert!(audio.beside(&by_box).is_none());
+        audio.unit(90_000, at(500));
+        assert_eq!(audio.beside(&by_box).unwrap().time(90_000), at(500));
+        assert_eq!(audio.beside(&by_camera).unwrap().time(90_000), at(2_500));
+        audio.report(report(90_000, 2_450, 500));
+        assert_eq!(audio.beside(&by_box).unwrap().time(90_000), at(500));
+        assert_eq!(audio.beside(&by_camera).unwrap().time(90_000), at(2_450));
     }
 
     #[test]

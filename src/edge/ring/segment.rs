@@ -243,7 +243,7 @@ mod tests {
         let mut sample_entry = vec![0; 120];
         sample_entry[3] = 120;
         sample_entry[4..8].copy_from_slice(b"avc1");
-        let track = Track { sample_entry, width: 0, height: 0 };
+        let track = Track { sample_entry, width: 0, height: 0, audio: None };
         let mut file = beginning(&track, &head);
         let begin = read_beginning(&file).unwrap().unwrap();
         assert_eq!((&begin.head, &begin.track, begin.bytes), (&head, &track, file.len() as u64));

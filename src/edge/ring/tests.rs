@@ -21,7 +21,7 @@ fn run_at(start: Time, sync: SyncState) -> Run {
     let mut sample_entry = vec![0; 120];
     sample_entry[..4].copy_from_slice(&120u32.to_be_bytes());
     sample_entry[4..8].copy_from_slice(b"avc1");
-    let track = Track { sample_entry, width: 0, height: 0 };
+    let track = Track { sample_entry, width: 0, height: 0, audio: None };
     Run { run: Uuid::now_v7(), start, clock, track }
 }
 

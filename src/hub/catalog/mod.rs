@@ -116,6 +116,7 @@ pub struct ClipRow {
     pub bytes: u64,
     pub sha256: Sha256Hash,
     pub video: Video,
+    pub audio_codec: Option<String>,
     pub thumbnail: Option<Still>,
     pub run: Uuid,
     pub first_fragment: u64,

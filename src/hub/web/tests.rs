@@ -190,6 +190,7 @@ impl Hub {
             bytes: content.len() as u64,
             sha256: Sha256Hash::of(content),
             video: Video { codec: "avc1.4d401e".into(), width: 640, height: 360 },
+            audio_codec: Some("mp4a.40.2".into()),
             thumbnail: Some(Still { sha256: Sha256Hash::of(b"still"), bytes: 5, time: start }),
             run: Uuid::now_v7(),
             first_fragment: 3,

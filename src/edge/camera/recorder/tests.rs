@@ -64,7 +64,7 @@ impl Camera {
         let mut sample_entry = vec![0; 120];
         sample_entry[3] = 120;
         sample_entry[4..8].copy_from_slice(b"avc1");
-        let track = Track { sample_entry, width: 0, height: 0 };
+        let track = Track { sample_entry, width: 0, height: 0, audio: None };
         recorder.take(Input::Item(SessionItem::Track(track))).await;
         Self { recorder, events, told: vec![], clock, pts: 0, frame_bytes }
     }

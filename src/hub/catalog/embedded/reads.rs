@@ -221,6 +221,7 @@ fn clip_row(view: View<'_>, clip: Uuid, value: ClipValue) -> Result<ClipRow, Cat
         bytes: value.bytes,
         sha256,
         video: value.video,
+        audio_codec: value.audio_codec,
         run: value.run,
         first_fragment: value.first_fragment,
         fragments: value.fragments,

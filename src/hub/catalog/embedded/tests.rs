@@ -76,6 +76,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
             bytes: 10,
             sha256: Sha256Hash::of(&[seed.id as u8]),
             video: Video { codec: "avc1.4d401e".into(), width: 640, height: 360 },
+            audio_codec: Some("mp4a.40.2".into()),
             thumbnail: None,
             run: uuid(9),
             first_fragment: 0,

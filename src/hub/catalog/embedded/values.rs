@@ -47,6 +47,7 @@ pub struct ClipValue {
     pub bytes: u64,
     pub sha256: [u8; 32],
     pub video: Video,
+    pub audio_codec: Option<String>,
     pub thumbnail: Option<([u8; 32], u64, Time)>,
     pub run: Uuid,
     pub first_fragment: u64,

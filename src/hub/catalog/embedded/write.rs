@@ -232,6 +232,7 @@ impl<'a> Pending<'a> {
             bytes: cut.bytes,
             sha256: cut.sha256.0,
             video: cut.video.clone(),
+            audio_codec: cut.audio_codec.clone(),
             thumbnail: cut.thumbnail.as_ref().map(|t| (t.sha256.0, t.bytes, t.time)),
             run: cut.run,
             first_fragment: cut.first_fragment,

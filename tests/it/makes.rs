@@ -11,7 +11,9 @@ use camnet::edge::config::{CameraConfig, RingConfig};
 use camnet::edge::fmp4;
 use camnet::edge::outbox::Outbox;
 use camnet::edge::ring::{Ring, Run, read_fragment};
-use camnet::model::{ClockSource, Coverage, DeviceId, EventData, GapCause, SpanState, Time};
+use camnet::model::{
+    ClockSource, Coverage, DeviceId, EventData, GapCause, Motion, MotionPhase, SeenBy, SpanState, Time,
+};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,7 @@ fn camera(id: &str, url: &str, rest: &str) -> CameraConfig {
 struct Cameras {
     metrics: CamerasMetrics,
     reports: Arc<std::sync::Mutex<HashMap<DeviceId, Vec<Coverage>>>>,
+    motions: Arc<std::sync::Mutex<Vec<Motion>>>,
     shutdown: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -38,11 +41,16 @@ impl Cameras {
         let (outbox, mut accepts) = Outbox::new();
         let reports = Arc::new(std::sync::Mutex::new(HashMap::<DeviceId, Vec<Coverage>>::new()));
         let kept = reports.clone();
+        let motions = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seen = motions.clone();
         tokio::spawn(async move {
             while let Some(accept) = accepts.recv().await {
-                if let (Some(device), EventData::Coverage(report)) = (accept.event.device, accept.event.data)
-                {
-                    kept.lock().unwrap().entry(device).or_default().push(report);
+                match (accept.event.device, accept.event.data) {
+                    (Some(device), EventData::Coverage(report)) => {
+                        kept.lock().unwrap().entry(device).or_default().push(report);
+                    }
+                    (_, EventData::Motion(motion)) => seen.lock().unwrap().push(motion),
+                    _ => {}
                 }
                 let _ = accept.done.send(Ok(()));
             }
@@ -60,7 +68,7 @@ impl Cameras {
         let shutdown = CancellationToken::new();
         let start =
             |c: &CameraConfig| tokio::spawn(camera::run(context.clone(), c.clone(), shutdown.clone()));
-        Self { tasks: cameras.iter().map(start).collect(), metrics, reports, shutdown }
+        Self { tasks: cameras.iter().map(start).collect(), metrics, reports, motions, shutdown }
     }
 
     fn metrics(&self, id: &str) -> CameraMetrics {
@@ -93,6 +101,39 @@ impl Cameras {
             tokio::time::timeout(Duration::from_secs(20), task).await.expect("it drains").unwrap();
         }
     }
+}
+
+/// A camera's word that something moves, or no longer does, as Hikvision says it.
+fn notice(is_on: bool) -> String {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus/onvif_metadata/hikvision_motion");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("Value=\"true\""), "{text}");
+    text.replace("Value=\"true\"", &format!("Value=\"{is_on}\""))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_tells_of_motion_is_believed_and_nothing_is_decoded() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip = Clip::encode(dir.path(), "320x180", 2, 0);
+    let metadata = vec![notice(false), notice(true), notice(true), notice(true), notice(false)];
+    let server = BadCamera::start(Behaviour { metadata, repeat: true, ..Behaviour::good(&[&clip]) }).await;
+    let told: CameraConfig =
+        toml::from_str(&format!("id = 'cam-01'\nurl = '{}'\nmotion.source = 'camera'", server.url()))
+            .unwrap();
+    let cameras = Cameras::start(dir.path(), &[told]);
+    let motions = wait_for("a motion's end", SOON, || async {
+        let motions = cameras.motions.lock().unwrap().clone();
+        motions.iter().any(|motion| motion.phase == MotionPhase::End).then_some(motions)
+    })
+    .await;
+    let [start, end] = &motions[..] else { panic!("{motions:?}") };
+    assert_eq!((start.phase, start.seen_by), (MotionPhase::Start, Some(SeenBy::Camera)));
+    // Three of five messages, one behind each tenth picture.
+    let lasted = end.end.unwrap().duration_since(start.start).as_secs_f64();
+    assert!((0.5..4.5).contains(&lasted), "{motions:?}");
+    assert_eq!(cameras.metrics("cam-01").motion_units_decoded.get(), 0);
+    cameras.stop().await;
 }
 
 /// One run of a ring, as it can be read back.

@@ -11,7 +11,7 @@ use crate::edge::fmp4;
 use crate::edge::ring::read_fragment;
 use crate::media::rtsp_server::{Credentials, Pictures, RtspServer};
 use crate::model::merkle::MerkleTree;
-use crate::model::{ClockSource, Coverage, EventData, SpanState, VideoCodec};
+use crate::model::{ClockSource, Coverage, EventData, Motion, MotionPhase, SpanState, VideoCodec};
 
 /// A grey picture with a bar that walks.
 struct Bar;
@@ -35,7 +35,29 @@ impl Pictures for Bar {
     }
 }
 
+/// The same without the bar.
+struct Still;
+
+impl Pictures for Still {
+    fn width(&self) -> u32 {
+        320
+    }
+    fn height(&self) -> u32 {
+        180
+    }
+    fn fps(&self) -> u32 {
+        10
+    }
+    fn picture(&mut self, _: u64) -> Vec<u8> {
+        let mut picture = vec![90; 320 * 180];
+        picture.resize(320 * 180 * 3 / 2, 128);
+        picture
+    }
+}
+
 struct Worker {
+    motions: mpsc::UnboundedReceiver<Motion>,
+    metrics: CamerasMetrics,
     coverage: mpsc::UnboundedReceiver<Coverage>,
     seen: Vec<Coverage>,
     shutdown: CancellationToken,
@@ -46,10 +68,14 @@ impl Worker {
     fn start(data_dir: &Path, camera: &CameraConfig) -> Self {
         let (outbox, mut accepts) = Outbox::new();
         let (reports, coverage) = mpsc::unbounded_channel();
+        let (moved, motions) = mpsc::unbounded_channel();
+        let metrics = CamerasMetrics::register(&prometheus::Registry::new()).unwrap();
         tokio::spawn(async move {
             while let Some(accept) = accepts.recv().await {
-                if let EventData::Coverage(report) = accept.event.data {
-                    let _ = reports.send(report);
+                match accept.event.data {
+                    EventData::Coverage(report) => drop(reports.send(report)),
+                    EventData::Motion(motion) => drop(moved.send(motion)),
+                    _ => {}
                 }
                 let _ = accept.done.send(Ok(()));
             }
@@ -60,12 +86,12 @@ impl Worker {
             ring: RingConfig::default(),
             outbox,
             rings: Default::default(),
-            metrics: CamerasMetrics::register(&prometheus::Registry::new()).unwrap(),
+            metrics: metrics.clone(),
             clock: Watch::of_machine(data_dir),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(context, camera.clone(), shutdown.clone()));
-        Self { coverage, seen: Vec::new(), shutdown, task }
+        Self { motions, metrics, coverage, seen: Vec::new(), shutdown, task }
     }
 
     async fn until(&mut self, what: &str, found: impl Fn(&Coverage) -> bool) -> Coverage {
@@ -193,4 +219,43 @@ fn check_ring(data_dir: &Path, camera: &CameraConfig, reports: &[Coverage]) {
         read_fragment(fragment).unwrap();
         assert_eq!(fragment.run.clock.source, ClockSource::Camera);
     }
+}
+
+/// Nothing moves in the recorded stream, so what is seen to move was seen in the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn motion_is_looked_for_in_the_low_rate_stream_while_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = RtspServer::start(0, None).unwrap();
+    let _recorded = server.mount_drawn("main", Still).unwrap();
+    let sub = server.mount_drawn("sub", Bar).unwrap();
+    let camera: CameraConfig = toml::from_str(&format!(
+        "id = 'cam-01'\nurl = '{}'\nsub_url = '{}'\nstall = 'PT2S'\nmotion.source = 'pixels'",
+        server.url("main"),
+        server.url("sub"),
+    ))
+    .unwrap();
+    let mut worker = Worker::start(dir.path(), &camera);
+    let mut next = async |phase| {
+        let waited = tokio::time::timeout(Duration::from_secs(60), worker.motions.recv()).await;
+        let motion = waited.unwrap_or_else(|_| panic!("no {phase:?} within 60 s")).expect("the worker lives");
+        assert_eq!(motion.phase, phase);
+        motion
+    };
+    let start = next(MotionPhase::Start).await;
+    sub.set_stalled(true);
+    let mut end = next(MotionPhase::End).await;
+    // The bar leaves the picture now and then; and the stream may have been stalled in between.
+    while let Ok(Some(motion)) = tokio::time::timeout(Duration::from_secs(6), worker.motions.recv()).await {
+        end = motion;
+    }
+    assert_eq!(end.phase, MotionPhase::End);
+    assert!(end.end.unwrap() > start.start && start.region.is_some());
+    // The recorded stream is looked at again.
+    let pictures = worker.metrics.of(&camera.id).motion_frames.get();
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while worker.metrics.of(&camera.id).motion_frames.get() < pictures + 3 {
+        assert!(std::time::Instant::now() < deadline, "nobody looks at the recorded stream");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    worker.stop().await;
 }

@@ -45,7 +45,7 @@ bench: deps-bench console
 	$(CARGO) bench --profile dev --locked --bench figures
 	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
 	  --features edge,hub,broker --bench ingest --bench index
-	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench motion
+	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench motion --bench box
 	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench ring
 
 powercut:

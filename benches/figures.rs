@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 mod common;
 
 use camnet::demo::StreetPictures;
-use camnet::media::rtsp_server::{Repeat, RtspServer};
+use camnet::media::rtsp_server::RtspServer;
 use common::{Figures, Running};
 use serde_json::{Value, json};
 
@@ -23,9 +23,6 @@ fn main() {
     let mut out = Figures::append(root());
     if wanted(&["demo.ready_s"]) {
         demo_ready(&mut out);
-    }
-    if wanted(&["edge.record.cpu_s_per_min", "edge.record.vs_ffmpeg_copy"]) {
-        edge_record(&mut out);
     }
     if wanted(&["e2e.motion_to_searchable_ms_p50", "e2e.motion_to_searchable_ms_p99"]) {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -66,47 +63,6 @@ fn demo_ready(out: &mut Figures) {
         let _ = child.wait();
     }
     out.add("demo.ready_s", median(&mut times), "s", Some(60.0), "lower", Value::Null, times.len());
-}
-
-fn edge_record(out: &mut Figures) {
-    let dir = tempfile::tempdir().expect("a folder");
-    let binary = binary();
-    certificates(&binary, dir.path());
-    let server = RtspServer::start(0, None).expect("an RTSP server");
-    let video = root().join("../shared/videos/one-by-one-person-detection.mp4");
-    server.mount_file("record", &video, Repeat::Loop).expect("a mount");
-    let config = format!(
-        "box = \"box-01\"\ndata_dir = \"box-01\"\n[hub]\nmqtt = \"127.0.0.1:9\"\nurl = \"https://127.0.0.1:9\"\n\
-         ca = \"ca.pem\"\ncertificate = \"box-01.pem\"\nkey = \"box-01.key\"\n[[camera]]\nid = \"cam-01\"\n\
-         url = \"{}\"\n[camera.motion]\nenabled = false\n",
-        server.url("record")
-    );
-    std::fs::write(dir.path().join("edge.toml"), config).expect("a file");
-    let edge = Command::new(&binary)
-        .args(["edge", "--config"])
-        .arg(dir.path().join("edge.toml"))
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the box starts");
-    let edge = Running(edge);
-    let ffmpeg = Command::new("ffmpeg")
-        .args(["-v", "error", "-rtsp_transport", "tcp", "-i", &server.url("record"), "-an", "-c", "copy"])
-        .args(["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-y"])
-        .arg(dir.path().join("ffmpeg.mp4"))
-        .stdin(Stdio::null())
-        .spawn()
-        .expect("ffmpeg starts");
-    let ffmpeg = Running(ffmpeg);
-    std::thread::sleep(Duration::from_secs(10));
-    let before = (cpu_s(edge.0.id()), cpu_s(ffmpeg.0.id()));
-    let measured_s = 60.0;
-    std::thread::sleep(Duration::from_secs_f64(measured_s));
-    let per_min = 60.0 / measured_s;
-    let ours = (cpu_s(edge.0.id()) - before.0) * per_min;
-    let theirs = (cpu_s(ffmpeg.0.id()) - before.1) * per_min;
-    let baseline = json!({ "name": "ffmpeg -c copy, same stream, same minute", "value": theirs });
-    out.add("edge.record.cpu_s_per_min", ours, "s", None, "lower", baseline.clone(), 1);
-    out.add("edge.record.vs_ffmpeg_copy", ours / theirs.max(0.01), "ratio", Some(1.0), "lower", baseline, 1);
 }
 
 /// From the moment the box made the motion event (in its UUIDv7) to the moment the hub's API shows it.
@@ -207,14 +163,6 @@ fn certificates(binary: &Path, dir: &Path) {
         .status()
         .expect("init runs");
     assert!(status.success());
-}
-
-/// User and system time of a process so far, seconds (proc(5), fields 14 and 15).
-fn cpu_s(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-    ticks as f64 / 100.0
 }
 
 fn fdatasync_ms(dir: &Path) -> Vec<f64> {

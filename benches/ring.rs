@@ -6,8 +6,6 @@
 //! the kernel's count (/proc/self/io, whole pages), not ours. `CAMNET_BENCH_SECONDS` (default 1200) of each stream.
 //! `-- write` or `-- open` does the one only. Where this may mount, the same once more on ext4 on a loop device: what the file system adds.
 
-// It starts no long processes.
-#[allow(dead_code)]
 mod common;
 
 use std::io;

@@ -32,6 +32,8 @@ fi
 if [ "$what" = bench ]; then
   # What people would otherwise write: a Python subscriber that inserts into PostgreSQL.
   packages+=(postgresql python3-paho-mqtt python3-psycopg2)
+  # And for motion.
+  packages+=(motion)
 fi
 
 say() { echo "install-deps: $*" >&2; }

@@ -1,5 +1,7 @@
 //! What every bench needs: where its figures go, and processes that end with it.
 
+#![allow(dead_code, reason = "not every bench needs all of it")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Child;
@@ -48,4 +50,17 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// User and system time of a process (its id, or `self`) so far, seconds (proc(5), fields 14 and 15).
+pub fn cpu_s(process: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process runs");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
+    ticks as f64 / 100.0
+}
+
+/// `CAMNET_BENCH_SECONDS`, if it is set.
+pub fn seconds_or(usual: u64) -> u64 {
+    std::env::var("CAMNET_BENCH_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }

@@ -20,6 +20,8 @@ mod motion;
 #[cfg(not(feature = "media"))]
 #[path = "motion_off.rs"]
 mod motion;
+#[cfg(feature = "media")]
+pub mod motion_look;
 mod motion_say;
 mod motion_told;
 #[cfg(feature = "media")]

@@ -1,8 +1,8 @@
 //! From access units to motion.
 //!
-//! Owns the decoder and the detector of one camera, in a task of its own; which access units are decoded is `Watch`'s. A decoder that fails or
-//! gives nothing is a fault with its own event; another one is started, and the fault is cleared when
-//! pictures come again. May slow nothing down but itself.
+//! Owns the decoder of one camera, in a task of its own; what is decoded and what moves is `MotionLook`'s. A decoder that
+//! fails or gives nothing is a fault with its own event; another one is started, and the fault is cleared when pictures
+//! come again. May slow nothing down but itself.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 
 use super::metrics::CameraMetrics;
 use super::motion::{MotionInput, MotionUnit, Stream};
+use super::motion_look::MotionLook;
 use super::motion_say::{Moment, MotionSay, Peak};
-use super::motion_watch::Watch;
 use crate::edge::clock;
-use crate::edge::motion::{MotionChange, MotionDetector, Sighting};
+use crate::edge::motion::{MotionChange, Sighting};
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 use crate::media::MediaError;
 use crate::media::decode::{DecoderOutput, GreyDecoder, GreyFrame};
@@ -30,23 +30,13 @@ const ANCHORS_MAX: usize = 64;
 pub struct MotionWorker {
     say: MotionSay,
     metrics: CameraMetrics,
-    /// Made for the size of the pictures that come.
-    detector: Option<Sized>,
+    look: MotionLook,
     decoder: Option<Decoder>,
-    watch: Watch,
-    /// The newest key frame that was calm by itself: looked at already.
-    calm_ns: Option<u64>,
     faulty: bool,
     backoff: Duration,
     retry_at: Option<Instant>,
     /// Where the worker's timeline stands in wall-clock time, from a point on.
     anchors: VecDeque<Anchor>,
-}
-
-struct Sized {
-    width: usize,
-    height: usize,
-    detector: MotionDetector,
 }
 
 struct Decoder {
@@ -65,12 +55,10 @@ struct Anchor {
 impl MotionWorker {
     pub fn new(say: MotionSay, metrics: CameraMetrics) -> Self {
         Self {
+            look: MotionLook::new(say.config.clone()),
             say,
             metrics,
-            detector: None,
             decoder: None,
-            watch: Watch::default(),
-            calm_ns: None,
             faulty: false,
             backoff: BACKOFF_FIRST,
             retry_at: None,
@@ -101,23 +89,14 @@ impl MotionWorker {
         if !fits && !self.start_decoder(&unit).await {
             return;
         }
-        if unit.sync && self.may_rest(unit.pts_ns) {
-            self.watch.rest();
-            self.detector.as_mut().expect("it is calm").detector.rest();
-        }
-        self.watch.take(unit);
+        self.look.take(unit);
         self.decode().await;
-    }
-
-    fn may_rest(&self, at_ns: u64) -> bool {
-        let is_calm = self.detector.as_ref().is_some_and(|sized| sized.detector.is_calm(at_ns));
-        is_calm && self.watch.may_rest() && !self.say.config.every_picture
     }
 
     /// Gives the decoder what is due and has room.
     async fn decode(&mut self) {
         while let Some(made) = &mut self.decoder
-            && let Some(due) = self.watch.next(made.decoder.has_room())
+            && let Some(due) = self.look.next(made.decoder.has_room())
         {
             self.metrics.motion_units_decoded.inc();
             let pushed = match due.alone {
@@ -146,7 +125,7 @@ impl MotionWorker {
             Ok((stream, (decoder, outputs))) => {
                 tracing::info!(device = %self.say.device, decoder = decoder.name(), "motion is looked for");
                 self.metrics.motion_decoder(decoder.name());
-                self.watch.restart();
+                self.look.restart();
                 self.decoder = Some(Decoder { stream, decoder, outputs });
                 true
             }
@@ -167,56 +146,26 @@ impl MotionWorker {
 
     async fn take_output(&mut self, output: Option<DecoderOutput>) {
         match output {
-            Some(DecoderOutput::Frame(frame)) => self.look(frame).await,
+            Some(DecoderOutput::Frame(frame)) => self.see(frame).await,
             Some(DecoderOutput::Fault { detail }) => self.fault(detail).await,
             None => self.fault("the decoder ended".into()).await,
         }
     }
 
-    async fn look(&mut self, frame: GreyFrame) {
+    async fn see(&mut self, frame: GreyFrame) {
         self.metrics.motion_frames.inc();
         if std::mem::take(&mut self.faulty) {
             (self.backoff, self.retry_at) = (BACKOFF_FIRST, None);
             self.say_fault(FaultPhase::Cleared, "pictures are decoded again".into()).await;
         }
-        self.fit_detector(&frame).await;
-        let (Some(place), Some(Sized { detector, .. })) =
-            (self.watch.place(frame.pts_ns), &mut self.detector)
-        else {
-            return;
-        };
-        if place.alone {
-            match detector.glance(place.pts_ns, &frame.pixels) {
-                true => self.watch.wake(),
-                false => {
-                    self.watch.calm(place.pts_ns);
-                    self.calm_ns = Some(place.pts_ns);
-                }
-            }
-        } else if self.calm_ns.is_none_or(|calm_ns| place.pts_ns > calm_ns) {
-            let change = detector.observe(place.pts_ns, &frame.pixels);
-            // Pictures that were on their way when it seemed calm.
-            if self.watch.is_glancing() && !detector.is_calm(place.pts_ns) {
-                self.watch.wake();
-            }
-            if let Some(change) = change {
-                self.change(change).await;
-            }
-            self.close_long_motion(place.pts_ns).await;
+        let seen = self.look.see(&frame);
+        if let Some(change) = seen.change {
+            self.change(change).await;
+        }
+        if let Some(at_ns) = seen.at_ns {
+            self.close_long_motion(at_ns).await;
         }
         self.decode().await;
-    }
-
-    /// Another size is another picture: what was known of it is of no use.
-    async fn fit_detector(&mut self, frame: &GreyFrame) {
-        let (width, height) = (frame.width, frame.height);
-        if self.detector.as_ref().is_some_and(|sized| (sized.width, sized.height) == (width, height)) {
-            return;
-        }
-        self.end_event().await;
-        let detector = MotionDetector::new(width, height, &self.say.config);
-        self.detector = Some(Sized { width, height, detector });
-        self.calm_ns = None;
     }
 
     async fn change(&mut self, change: MotionChange) {
@@ -236,9 +185,7 @@ impl MotionWorker {
         if !self.say.is_long(now.time) {
             return;
         }
-        let Some(Sized { detector, .. }) = &mut self.detector else { return };
-        let Some(peak) = detector.peak().cloned() else { return };
-        detector.forget_peak();
+        let Some(peak) = self.look.take_peak() else { return };
         self.say.go_on(now, &self.peak(&peak)).await;
     }
 
@@ -248,8 +195,7 @@ impl MotionWorker {
     }
 
     async fn end_event(&mut self) {
-        let finished = self.detector.as_mut().and_then(|sized| sized.detector.finish());
-        if let Some(change) = finished {
+        if let Some(change) = self.look.finish() {
             self.change(change).await;
         }
     }
@@ -378,9 +324,9 @@ mod tests {
         for n in 0..400u64 {
             let unit = unit(&stream, Bytes::new(), n.is_multiple_of(20), n * SECOND_NS / 10);
             worker.remember(&unit);
-            worker.watch.take(unit);
-            let pts_ns = worker.watch.next(true).expect("nothing rests yet").decoder_ns;
-            worker.look(GreyFrame { pts_ns, width: 160, height: 90, pixels: restless(n) }).await;
+            worker.look.take(unit);
+            let pts_ns = worker.look.next(true).expect("nothing rests yet").decoder_ns;
+            worker.see(GreyFrame { pts_ns, width: 160, height: 90, pixels: restless(n) }).await;
         }
         worker.end_event().await;
         drop(worker);

@@ -1,0 +1,123 @@
+//! What one camera's stream shows: access units in, what is to be decoded out; small pictures in, motion out.
+//!
+//! Owns the detector and which access units it needs. Pure: decodes nothing, waits for nothing. May not know events on the
+//! wire, clips, or faults. The worker drives it with a live camera, the benches with files.
+
+use super::motion_watch::Watch;
+use crate::edge::config::MotionConfig;
+use crate::edge::motion::{MotionChange, MotionDetector, Sighting};
+use crate::media::decode::GreyFrame;
+
+pub use super::motion::{MotionUnit, Stream};
+pub use super::motion_watch::Due;
+
+/// One camera's.
+pub struct MotionLook {
+    config: MotionConfig,
+    watch: Watch,
+    /// Made for the size of the pictures that come.
+    detector: Option<Sized>,
+    /// The newest key frame that was calm by itself: looked at already.
+    calm_ns: Option<u64>,
+}
+
+struct Sized {
+    width: usize,
+    height: usize,
+    detector: MotionDetector,
+}
+
+/// What a picture showed.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Its place on the stream's timeline; none if it has no place there.
+    pub at_ns: Option<u64>,
+    pub change: Option<MotionChange>,
+}
+
+impl MotionLook {
+    pub fn new(config: MotionConfig) -> Self {
+        Self { config, watch: Watch::default(), detector: None, calm_ns: None }
+    }
+
+    /// Another stream with another decoder comes.
+    pub fn restart(&mut self) {
+        self.watch.restart();
+    }
+
+    /// Takes the next unit of the stream.
+    pub fn take(&mut self, unit: MotionUnit) {
+        if unit.sync && !self.config.every_picture && self.watch.may_rest() {
+            self.rest_if_calm(unit.pts_ns);
+        }
+        self.watch.take(unit);
+    }
+
+    /// The next unit for the decoder, if it has room; without, there is one only if too many wait.
+    pub fn next(&mut self, has_room: bool) -> Option<Due> {
+        self.watch.next(has_room)
+    }
+
+    /// Takes a picture of the decoder. What is due may be another unit afterwards.
+    pub fn see(&mut self, frame: &GreyFrame) -> Seen {
+        let ended = self.fit(frame);
+        let (Some(place), Some(Sized { detector, .. })) =
+            (self.watch.place(frame.pts_ns), &mut self.detector)
+        else {
+            return Seen { at_ns: None, change: ended };
+        };
+        let mut found = None;
+        if place.alone {
+            match detector.glance(place.pts_ns, &frame.pixels) {
+                true => self.watch.wake(),
+                false => {
+                    self.watch.calm(place.pts_ns);
+                    self.calm_ns = Some(place.pts_ns);
+                }
+            }
+        } else if self.calm_ns.is_none_or(|calm_ns| place.pts_ns > calm_ns) {
+            found = detector.observe(place.pts_ns, &frame.pixels);
+            // Pictures that were on their way when it seemed calm.
+            if self.watch.is_glancing() && !detector.is_calm(place.pts_ns) {
+                self.watch.wake();
+            }
+        }
+        Seen { at_ns: Some(place.pts_ns), change: ended.or(found) }
+    }
+
+    /// Ends the motion that goes on, if there is any.
+    pub fn finish(&mut self) -> Option<MotionChange> {
+        self.detector.as_mut()?.detector.finish()
+    }
+
+    /// The peak of the motion that goes on; from here on another one is looked for.
+    pub fn take_peak(&mut self) -> Option<Sighting> {
+        let detector = &mut self.detector.as_mut()?.detector;
+        let peak = detector.peak().cloned()?;
+        detector.forget_peak();
+        Some(peak)
+    }
+
+    fn rest_if_calm(&mut self, at_ns: u64) {
+        if let Some(Sized { detector, .. }) = &mut self.detector
+            && detector.is_calm(at_ns)
+        {
+            self.watch.rest();
+            detector.rest();
+        }
+    }
+
+    /// Another size is another picture: what was known of it is of no use, and what moved has ended. Nothing starts in
+    /// the first picture of a new size.
+    fn fit(&mut self, frame: &GreyFrame) -> Option<MotionChange> {
+        let (width, height) = (frame.width, frame.height);
+        if self.detector.as_ref().is_some_and(|sized| (sized.width, sized.height) == (width, height)) {
+            return None;
+        }
+        let ended = self.finish();
+        let detector = MotionDetector::new(width, height, &self.config);
+        self.detector = Some(Sized { width, height, detector });
+        self.calm_ns = None;
+        ended
+    }
+}

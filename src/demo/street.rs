@@ -122,7 +122,8 @@ pub struct Street {
     scene: Scene,
     things: Vec<(Crossing, Thing)>,
     weather: Weather,
-    noise: Vec<i8>,
+    /// Of luma, and of chroma.
+    noise: [Vec<i8>; 2],
     seed: u64,
 }
 
@@ -149,7 +150,9 @@ impl Street {
         let failed = Picture { bytes: scene.draw(Some(scene.failing_lamp())) };
         let things = plan(seed, setting.crowd, &scene, fps);
         let weather = setting.weather;
-        let noise = noise_tile(seed, weather.noise);
+        let luma = noise_tile(seed, weather.noise);
+        let chroma = luma.iter().map(|noise| noise / 2).collect();
+        let noise = [luma, chroma];
         Self { width, height, fps, lamp_fails_s: None, lit, failed, scene, things, weather, noise, seed }
     }
 
@@ -230,16 +233,15 @@ impl Street {
     fn add_noise(&self, n: u64, out: &mut [u8]) {
         let mut random = Random::new(self.seed ^ n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let (luma, chroma) = out.split_at_mut(self.width * self.height);
-        for row in luma.chunks_exact_mut(self.width) {
-            let start = random.next() as usize % (NOISE_TILE - row.len());
-            for (pixel, noise) in row.iter_mut().zip(&self.noise[start..]) {
-                *pixel = pixel.saturating_add_signed(*noise);
-            }
-        }
-        for row in chroma.chunks_exact_mut(self.width / 2) {
-            let start = random.next() as usize % (NOISE_TILE - row.len());
-            for (pixel, noise) in row.iter_mut().zip(&self.noise[start..]) {
-                *pixel = pixel.saturating_add_signed(noise / 2);
+        for (plane, width, tile) in
+            [(luma, self.width, &self.noise[0]), (chroma, self.width / 2, &self.noise[1])]
+        {
+            for row in plane.chunks_exact_mut(width) {
+                let start = random.next() as usize % (NOISE_TILE - width);
+                let noise = &tile[start..start + width];
+                for x in 0..width {
+                    row[x] = row[x].saturating_add_signed(noise[x]);
+                }
             }
         }
     }

@@ -38,9 +38,13 @@ impl Shrink {
             sums.fill(pixels / 2);
             for line in 0..self.step {
                 let from = (row * self.step + line) * stride;
-                let blocks = luma[from..from + wide].chunks_exact(self.step);
-                for (sum, block) in sums.iter_mut().zip(blocks) {
-                    *sum += block.iter().map(|&pixel| u32::from(pixel)).sum::<u32>();
+                let line = &luma[from..from + wide];
+                let mut at = 0;
+                for sum in &mut sums {
+                    for _ in 0..self.step {
+                        *sum += line[at] as u32;
+                        at += 1;
+                    }
                 }
             }
             small.extend(sums.iter().map(|sum| (sum / pixels) as u8));

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use camnet::demo::StreetPictures;
 use camnet::media::rtsp_server::{Credentials, RtspServer};
+use tokio::sync::MutexGuard;
 
-use crate::world::{Process, camnet, free_port, root, run, signal, wait_for};
+use crate::world::{BOTH_CORES, Process, camnet, free_port, root, run, signal, wait_for};
 
 /// A demo that says where to look.
 struct Demo {
@@ -18,10 +19,12 @@ struct Demo {
     console: String,
     search: String,
     ready_after: Duration,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Demo {
     fn start(port: u16, args: &[&str]) -> Self {
+        let alone = BOTH_CORES.blocking_lock();
         let started = Instant::now();
         let mut child = camnet()
             .args(["demo", "--minutes", "5", "--port", &port.to_string()])
@@ -36,7 +39,8 @@ impl Demo {
             let line = lines.iter().find_map(|line| line.strip_prefix(prefix));
             line.unwrap_or_else(|| panic!("no line {prefix:?} in {lines:?}")).to_owned()
         };
-        Self { console: after("console: "), search: after("search: "), ready_after: started.elapsed(), child }
+        let (console, search) = (after("console: "), after("search: "));
+        Self { console, search, ready_after: started.elapsed(), child, _alone: alone }
     }
 
     /// Runs the printed search until it finds something; its output.

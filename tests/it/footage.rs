@@ -9,7 +9,7 @@ use camnet::model::VideoCodec;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::world::{HubWorld, Process, run, video, wait_for};
+use crate::world::{BOTH_CORES, HubWorld, Process, run, video, wait_for};
 
 /// Seconds of still picture (with sensor-like noise) before and after the moving part.
 const STILL_S: f64 = 12.0;
@@ -66,6 +66,7 @@ fn time(value: &Value) -> Timestamp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
+    let _alone = BOTH_CORES.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let sources = [
         ("cam-01", video("car-detection.mp4")),
@@ -98,6 +99,7 @@ async fn real_footage_is_found_by_place_and_time_and_stored_bit_for_bit() {
 /// a clip may begin with one.
 #[tokio::test(flavor = "multi_thread")]
 async fn h265_is_found_and_stored_bit_for_bit_and_a_clip_may_begin_with_a_cra_picture() {
+    let _alone = BOTH_CORES.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let h265 = |name: &str, parameters: &str| {
         let parameters = format!("log-level=none:keyint=24:min-keyint=24:scenecut=0:aud=1:{parameters}");
@@ -142,6 +144,7 @@ fn first_slice_type(dir: &Path, clip: &str) -> u8 {
 /// hash covers.
 #[tokio::test(flavor = "multi_thread")]
 async fn audio_is_recorded_bit_for_bit_where_it_is_allowed_and_nowhere_else() {
+    let _alone = BOTH_CORES.lock().await;
     let dir = tempfile::tempdir().unwrap();
 
     let source = video("car-detection.mp4");

@@ -26,6 +26,10 @@ pub fn video(name: &str) -> PathBuf {
     path
 }
 
+/// Held by tests in which an unoptimised build draws, encodes, decodes and looks at several streams in real time: two of
+/// them at once are slower than that on two cores, and then nothing finds what moves.
+pub static BOTH_CORES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -159,7 +159,7 @@ impl GreyDecoder {
 
     /// Pictures that the decoder gave, read or not, made small or not.
     pub fn frames_out(&self) -> u64 {
-        self.shared.frames_out.load(Ordering::Relaxed)
+        self.shared.frames_out.load(Ordering::Acquire)
     }
 
     /// Access units that were not decoded because the pipeline was behind.
@@ -239,6 +239,17 @@ impl Shared {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics under this lock")
+    }
+
+    /// Sends a picture, made small, unless it is before `next_ns`, the time of the next one that is wanted.
+    fn picture(&self, sample: &gst::Sample, next_ns: &mut u64) -> Result<(), &'static str> {
+        let pts = sample.buffer().and_then(|buffer| buffer.pts());
+        let pts_ns = pts.ok_or("a decoded picture has no time")?.nseconds();
+        if pts_ns >= *next_ns {
+            *next_ns = pts_ns + MOTION_PICTURE_EVERY.as_nanos() as u64;
+            self.frame(grey_frame(sample, pts_ns).ok_or("a decoded picture is not what its caps say")?);
+        }
+        Ok(())
     }
 
     fn frame(&self, frame: GreyFrame) {
@@ -358,21 +369,13 @@ fn grey_sink(shared: &Arc<Shared>) -> gst_app::AppSink {
     let mut next_ns = 0;
     let on_sample = move |sink: &gst_app::AppSink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        shared.frames_out.fetch_add(1, Ordering::Relaxed);
-        let Some(pts_ns) = sample.buffer().and_then(|buffer| buffer.pts()).map(|pts| pts.nseconds()) else {
-            shared.fault("a decoded picture has no time".into());
-            return Err(gst::FlowError::Error);
-        };
-        if pts_ns < next_ns {
-            return Ok(gst::FlowSuccess::Ok);
-        }
-        next_ns = pts_ns + MOTION_PICTURE_EVERY.as_nanos() as u64;
-        let Some(frame) = grey_frame(&sample, pts_ns) else {
-            shared.fault("a decoded picture is not what its caps say".into());
-            return Err(gst::FlowError::Error);
-        };
-        shared.frame(frame);
-        Ok(gst::FlowSuccess::Ok)
+        let sent = shared.picture(&sample, &mut next_ns);
+        // Counted when it can be read.
+        shared.frames_out.fetch_add(1, Ordering::Release);
+        sent.map(|()| gst::FlowSuccess::Ok).map_err(|detail| {
+            shared.fault(detail.into());
+            gst::FlowError::Error
+        })
     };
     gst_app::AppSink::builder()
         .caps(&caps)

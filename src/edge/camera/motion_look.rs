@@ -68,6 +68,10 @@ impl MotionLook {
         };
         let mut found = None;
         if place.alone {
+            // One that was late: everything is looked at again already.
+            if !self.watch.is_glancing() {
+                return Seen { at_ns: Some(place.pts_ns), change: ended };
+            }
             match detector.glance(place.pts_ns, &frame.pixels) {
                 true => self.watch.wake(),
                 false => {

@@ -25,6 +25,8 @@ const CONTRAST_MIN: f32 = 0.055;
 const UNREST_TIMES: f32 = 4.5;
 const UNREST_MIN: f32 = CONTRAST_MIN / UNREST_TIMES / 2.0;
 const UNREST_MAX: f32 = 2.0;
+/// What differs much is worth a longer look, however restless it is there.
+const GLANCE_UNREST_MAX: f32 = 0.12;
 /// Neighbours of a pixel in front are in front at this share of the contrast.
 pub const WEAK: f32 = 0.6;
 /// Share of the picture that is in front at once when the picture itself changed: another view, a lens wiped.
@@ -124,7 +126,7 @@ impl Scene {
         if self.learnt == 0 {
             self.background.copy_from_slice(&self.light);
         }
-        let in_front = self.compare();
+        let in_front = self.compare(UNREST_MAX);
         if at_ns.saturating_sub(self.moments[1].0) >= MOMENT_NS {
             self.moments.swap(0, 1);
             self.moments[1].0 = at_ns;
@@ -151,7 +153,13 @@ impl Scene {
         for i in 0..pixels.len() {
             let (a, b, c) = (pixels[i], newer[i], older[i]);
             let (low, high) = if a < b { (a, b) } else { (b, a) };
-            let median = if c < low { low } else if c > high { high } else { c };
+            let median = if c < low {
+                low
+            } else if c > high {
+                high
+            } else {
+                c
+            };
             self.scratch[i] = self.logarithm[usize::from(median)];
         }
         self.before.swap(0, 1);
@@ -160,8 +168,8 @@ impl Scene {
         mean_around(&self.scratch, self.width, 1, &mut self.difference, &mut self.sums, &mut self.light);
     }
 
-    /// Compares the light with the background; how many pixels are in front.
-    fn compare(&mut self) -> f32 {
+    /// Compares the light with the background, taking no pixel for more restless than that; how many are in front.
+    fn compare(&mut self, unrest_max: f32) -> f32 {
         let n = self.light.len();
         let (light, background) = (&self.light[..n], &self.background[..n]);
         let difference = &mut self.difference[..n];
@@ -179,7 +187,7 @@ impl Scene {
         let mut in_front = 0.0;
         for i in 0..n {
             contrast[i] = difference[i] - contrast[i];
-            let usual = (unrest[i] * UNREST_TIMES).max(CONTRAST_MIN) * tolerance[i];
+            let usual = (unrest[i].min(unrest_max) * UNREST_TIMES).max(CONTRAST_MIN) * tolerance[i];
             let needed = 1.0 / (usual + wide[i].abs() * LIGHT_SHARE);
             // Beside a thing its own difference shifts the mean: what did not change itself is not in front.
             excess[i] = contrast[i].abs().min(difference[i].abs() * 1.5) * needed;
@@ -205,7 +213,7 @@ impl Scene {
         }
         self.before = [Vec::new(), Vec::new()];
         self.take_light(pixels);
-        let in_front = self.compare();
+        let in_front = self.compare(GLANCE_UNREST_MAX);
         self.before = [Vec::new(), Vec::new()];
         if in_front > CHANGED_SHARE * self.excess.len() as f32 {
             return None;
@@ -229,11 +237,13 @@ impl Scene {
     /// Learns from the newest picture, `step_s` after the one before.
     pub fn adapt(&mut self, step_s: f32) {
         self.settled_s += step_s;
+        let times = if self.settled_s < SETTLE_S { SETTLE_TIMES } else { 1.0 };
+        // What calmed down has calmed down, however seldom that is looked at.
+        let falls = (-UNREST_FALLS * step_s * times).exp();
         let step_s = step_s.min(STEP_S_MAX);
-        let pace = step_s * if self.settled_s < SETTLE_S { SETTLE_TIMES } else { 1.0 };
+        let rises = (UNREST_RISES * step_s * times).exp();
         let [quiet, light, standing, moving] =
             [QUIET_S, LIGHT_S, STANDING_S, MOVING_S].map(|constant_s| 1.0 - (-step_s / constant_s).exp());
-        let [rises, falls] = [UNREST_RISES * pace, -UNREST_FALLS * pace].map(f32::exp);
         let n = self.background.len();
         let (background, unrest, moves) =
             (&mut self.background[..n], &mut self.unrest[..n], &mut self.moves[..n]);

@@ -1,6 +1,7 @@
 # demo    a small ward on this machine, in your browser
 # test    every test, against the real parts
 # soak    MINUTES=n of kills, cuts and full disks under load, both brokers; counts what was lost
+#         OF=memory instead: whether the memory of a box with four cameras stays flat
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # fuzz    each parser of network and disk input for SECONDS (60); PARSER=name for one
 # bench   measures; figures go to target/bench.jsonl
@@ -20,8 +21,9 @@ ROUNDS ?= 50
 POWERCUT ?= ../shared/tools/powercut.py
 
 MINUTES ?= 10
+OF ?= losses
 
-.PHONY: demo test soak check fuzz bench powercut deny deps deps-test deps-fuzz deps-bench console build
+.PHONY: demo test soak soak-losses soak-memory check fuzz bench powercut deny deps deps-test deps-fuzz deps-bench console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -31,8 +33,14 @@ test: deps-test console
 	cd $(CONSOLE) && npm run check
 	$(CARGO) test --locked
 
-soak: deps-test console
+soak: soak-$(OF)
+
+soak-losses: deps-test console
 	CAMNET_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test it -- --ignored --exact --nocapture chaos::soak
+
+soak-memory: deps-test console
+	CARGO_TARGET_DIR=target/optimised CAMNET_SOAK_MINUTES=$(MINUTES) \
+	  $(CARGO) bench --profile bench --locked --bench box -- flat
 
 check: deps-test console
 	.ci/check

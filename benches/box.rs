@@ -2,7 +2,8 @@
 //!
 //! The stream is a day in a few minutes: something is in view a fifth of the time, an eighth of it is rain. The box is
 //! the real `camnet edge`, built with what a box needs only; its camera is this process, so that its memory does not count.
-//! `CAMNET_BENCH_SECONDS` (default 240) of the stream; `-- look live rss power` does these only.
+//! `CAMNET_BENCH_SECONDS` (default 240) of the stream; `-- look live rss power` does these only. `-- flat` watches the
+//! memory of a box for `CAMNET_SOAK_MINUTES` (`make soak OF=memory`).
 
 mod common;
 #[path = "common/debian_motion.rs"]
@@ -32,6 +33,10 @@ const SMALL: Size = Size { name: "768x576at10", width: 768, height: 576, fps: 10
 /// After the start, until everybody looks and has learnt what is still.
 const SETTLE: Duration = Duration::from_secs(10);
 const POWER_ON_MAX: Duration = Duration::from_secs(30);
+/// The memory of this many small cameras is watched, so often, and is flat if it grows by less than this.
+const FLAT_CAMERAS: usize = 4;
+const FLAT_EVERY: Duration = Duration::from_secs(10);
+const FLAT_RATIO_MAX: f64 = 1.05;
 
 struct Size {
     name: &'static str,
@@ -51,7 +56,8 @@ fn main() {
     if is_wanted("look") {
         days.iter().for_each(|day| look(&mut out, day));
     }
-    if !(is_wanted("live") || is_wanted("rss") || is_wanted("power")) {
+    let is_long = wanted.iter().any(|name| name == "flat");
+    if !(is_wanted("live") || is_wanted("rss") || is_wanted("power") || is_long) {
         return;
     }
     let server = RtspServer::start(0, None).expect("an RTSP server");
@@ -59,6 +65,9 @@ fn main() {
         server.mount_file(day.size.name, &day.video.path, Repeat::Loop).expect("a mount");
     }
     let site = Site::new(edge_binary());
+    if is_long {
+        flat(&mut out, &site, &server.url(SMALL.name));
+    }
     if is_wanted("power") {
         power_on(&mut out, &site, &server.url(LARGE.name));
     }
@@ -211,15 +220,45 @@ fn rss(out: &mut Figures, site: &Site, url: &str, cameras: usize, aim_mb: f64) {
     let edge = site.start(&vec![url.to_owned(); cameras], true);
     std::thread::sleep(SETTLE + Duration::from_secs(seconds_or(240).min(60)));
     assert!(edge.has_footage(), "the box records");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", edge.child.0.id())).expect("it runs");
-    let mb = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("proc(5)");
-        line.trim().trim_end_matches(" kB").parse::<f64>().expect("kB") / 1024.0
-    };
     let baseline = json!({ "name": "cameras of 1280x720 at 25/s, recorded and looked at", "value": cameras,
-        "peak_mb": mb("VmHWM:") });
+        "peak_mb": edge.memory_mb("VmHWM:") });
     let name = format!("edge.rss_mb.{cameras}");
-    out.add(&name, mb("VmRSS:"), "MiB", Some(aim_mb), "lower", baseline, 1);
+    out.add(&name, edge.memory_mb("VmRSS:"), "MiB", Some(aim_mb), "lower", baseline, 1);
+}
+
+/// Memory over a long time: its last quarter beside its second, by which everything has been in use once.
+fn flat(out: &mut Figures, site: &Site, url: &str) {
+    let minutes: u64 = std::env::var("CAMNET_SOAK_MINUTES").map_or(60, |n| n.parse().expect("minutes"));
+    let edge = site.start(&vec![url.to_owned(); FLAT_CAMERAS], true);
+    let mut seen_mb = Vec::new();
+    let until = Instant::now() + Duration::from_secs(minutes * 60);
+    while Instant::now() < until {
+        std::thread::sleep(FLAT_EVERY);
+        seen_mb.push(edge.memory_mb("VmRSS:"));
+        if seen_mb.len().is_multiple_of(30) {
+            println!("{} min: {:.1} MiB", seen_mb.len() / 6, seen_mb[seen_mb.len() - 1]);
+        }
+    }
+    assert!(edge.has_footage(), "the box records");
+    let quarter = seen_mb.len() / 4;
+    let median = |of: &[f64]| {
+        let mut sorted = of.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[sorted.len() / 2]
+    };
+    let (second, last) = (median(&seen_mb[quarter..2 * quarter]), median(&seen_mb[3 * quarter..]));
+    let baseline = json!({ "name": "median of the second quarter of these minutes", "value": second,
+        "last_quarter_mb": last, "minutes": minutes, "cameras": FLAT_CAMERAS });
+    out.add(
+        "edge.rss_growth",
+        last / second,
+        "ratio",
+        Some(FLAT_RATIO_MAX),
+        "lower",
+        baseline,
+        seen_mb.len(),
+    );
+    assert!(last <= second * FLAT_RATIO_MAX, "memory grows: {second:.1} MiB, then {last:.1}");
 }
 
 /// From the start of the process to the first fragment in the ring.
@@ -289,6 +328,13 @@ impl Site {
 }
 
 impl Edge {
+    /// A field of proc(5)'s status, MiB.
+    fn memory_mb(&self, field: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.0.id())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("proc(5)");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("kB") / 1024.0
+    }
+
     /// A fragment of its first camera is in the ring: its entry stands before it (`src/edge/ring/segment.rs`).
     fn has_footage(&self) -> bool {
         let folder = self.data_dir.path().join("ring/cam-00");

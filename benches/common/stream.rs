@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use camnet::edge::camera::motion_look::{self, MotionLook, MotionUnit};
@@ -27,6 +27,7 @@ const KEY_FRAME_S: u32 = 2;
 /// Pictures that a decoder may keep back; further behind than that the stream waits for it.
 const BEHIND_MAX: u64 = 8;
 const PICTURE_MAX: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// How a stream is encoded.
 #[derive(Clone, Copy)]
@@ -215,13 +216,20 @@ impl Eye {
     /// Sees what was decoded, until the decoder has no more than so many units left.
     fn see(&mut self, behind_max: u64) {
         let behind = |of: &GreyDecoder| of.frames_in() - of.frames_skipped() - of.frames_out();
+        let until = Instant::now() + PICTURE_MAX;
         loop {
+            let is_up = behind(&self.decoder) <= behind_max;
             let output = match self.outputs.try_recv() {
                 Ok(output) => output,
-                Err(_) if behind(&self.decoder) <= behind_max => return,
+                Err(_) if is_up => return,
+                // Not every picture is made small and given out.
                 Err(_) => {
-                    let wait = async { tokio::time::timeout(PICTURE_MAX, self.outputs.recv()).await };
-                    self.runtime.block_on(wait).expect("pictures come").expect("the decoder goes on")
+                    let wait = async { tokio::time::timeout(LOOK_AGAIN, self.outputs.recv()).await };
+                    let Ok(output) = self.runtime.block_on(wait) else {
+                        assert!(Instant::now() < until, "pictures come");
+                        continue;
+                    };
+                    output.expect("the decoder goes on")
                 }
             };
             let DecoderOutput::Frame(frame) = output else { panic!("{output:?}") };

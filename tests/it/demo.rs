@@ -170,6 +170,7 @@ async fn readme_commands_are_known_and_work() {
             "make build" => check_make("make build", "build --release"),
             "make bench" => check_make("make bench", "--bench figures"),
             "make deny" => check_make("make deny", ".ci/deny"),
+            "make soak OF=memory MINUTES=60" => check_make(&command, "--bench box -- flat"),
             "make soak MINUTES=10" => check_make(&command, "CAMNET_SOAK_MINUTES=10"),
             "make powercut ROUNDS=8" => check_make(&command, "rounds 8"),
             "make fuzz SECONDS=60" => check_make(&command, ".ci/fuzz \"60\""),

@@ -125,3 +125,69 @@ impl MotionLook {
         ended
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::edge::clock;
+    use crate::model::{Time, VideoCodec};
+
+    const TENTH_NS: u64 = 100_000_000;
+
+    /// Ten a second. Somebody crosses from second 18.5 to 21.5.
+    fn picture(n: u64) -> Vec<u8> {
+        let texture = |x: usize, y: usize| 60 + 20 * ((x / 9 + y / 7) % 2) as u8;
+        let left = 20 + (n.saturating_sub(185) * 2) as usize;
+        let is_there = (185..215).contains(&n);
+        let inside = |x: usize, y: usize| is_there && (left..left + 8).contains(&x) && (50..70).contains(&y);
+        let pixel = |(x, y)| if inside(x, y) { 150 } else { texture(x, y) };
+        (0..160 * 90).map(|i| pixel((i % 160, i / 160))).collect()
+    }
+
+    fn frame(due: &Due) -> GreyFrame {
+        let pixels = picture(due.unit.pts_ns / TENTH_NS);
+        GreyFrame { pts_ns: due.decoder_ns, width: 160, height: 90, pixels }
+    }
+
+    /// The box is busy: the picture of the key frame in which somebody is seen comes when the next one, which is calm
+    /// again, has been asked for already.
+    #[test]
+    fn a_calm_picture_that_comes_late_hides_nothing() {
+        let mut look = MotionLook::new(MotionConfig::default());
+        let stream = Arc::new(Stream { codec: VideoCodec::H264, codec_data: Vec::new() });
+        let (mut held, mut changes, mut glances) = (Vec::new(), Vec::new(), 0);
+        for n in 0..300u64 {
+            look.take(MotionUnit {
+                stream: stream.clone(),
+                data: Bytes::new(),
+                sync: n.is_multiple_of(20),
+                pts_ns: n * TENTH_NS,
+                time: Time::now(),
+                clock: clock::quality(),
+            });
+            held.extend(look.next(true));
+            if (200..220).contains(&n) {
+                continue;
+            }
+            glances += held.iter().filter(|due| due.alone).count();
+            while !held.is_empty() {
+                for due in std::mem::take(&mut held) {
+                    changes.extend(look.see(&frame(&due)).change);
+                }
+                held.extend(std::iter::from_fn(|| look.next(true)));
+            }
+        }
+        let [MotionChange::Start { at_ns: from_ns, .. }, MotionChange::End { at_ns: to_ns, .. }] =
+            changes[..]
+        else {
+            panic!("{changes:?}")
+        };
+        assert!(glances >= 3, "{glances} key frames by themselves");
+        assert!((18_000_000_000..19_200_000_000).contains(&from_ns), "{from_ns}");
+        assert!((20_800_000_000..22_200_000_000).contains(&to_ns), "{to_ns}");
+    }
+}

@@ -146,9 +146,11 @@ fn first_in_view(street: &Street, from: u64, to: u64, fps: u32) -> Vec<Crossing>
     let all = street.crossings(from as f64 / fps, to as f64 / fps);
     let whole = all.into_iter().filter(|crossing| crossing.to_frame < to);
     let mut left_s = (to - from) as f64 / fps * IN_VIEW;
+    // As near to that share as whole crossings allow.
     let enough = |crossing: &Crossing| {
-        let is_left = left_s > 0.0;
-        left_s -= crossing.to_s - crossing.from_s;
+        let takes_s = crossing.to_s - crossing.from_s;
+        let is_left = left_s > takes_s / 2.0;
+        left_s -= takes_s;
         is_left
     };
     whole.take_while(enough).collect()

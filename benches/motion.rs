@@ -193,9 +193,17 @@ impl Scene {
         let mut figure = |what: &str, value: f64, unit: &str, aim: Option<f64>, better: &str, of: Value| {
             out.add(&format!("edge.motion.{what}.{name}"), value, unit, aim, better, of, n);
         };
-        figure("recall", self.ours.recall(), "ratio", Some(0.98), "higher", compared(debian.recall()));
-        let precision = compared(debian.precision());
-        figure("precision", self.ours.precision(), "ratio", Some(0.95), "higher", precision);
+        if self.ours.crossings > 0 {
+            figure("recall", self.ours.recall(), "ratio", Some(0.98), "higher", compared(debian.recall()));
+            let precision = compared(debian.precision());
+            figure("precision", self.ours.precision(), "ratio", Some(0.95), "higher", precision);
+        } else {
+            // Where nobody comes there is nothing to find, and no share of it.
+            let shown_s: f64 = self.shown.iter().map(|shown| shown.seconds).sum();
+            let theirs = compared(debian.wrong.len() as f64 * 3600.0 / shown_s);
+            let wrong = self.ours.wrong.len() as f64 * 3600.0 / self.seconds;
+            figure("wrong_per_hour", wrong, "events", None, "lower", theirs);
+        }
         if let Some(error_ms) = self.ours.start_error_ms() {
             let theirs = compared(debian.start_error_ms().unwrap_or(f64::NAN));
             figure("start_error_ms", error_ms, "ms", Some(500.0), "lower", theirs);

@@ -17,8 +17,8 @@ pub struct MotionLook {
     watch: Watch,
     /// Made for the size of the pictures that come.
     detector: Option<Sized>,
-    /// The newest key frame that was calm by itself: looked at already.
-    calm_ns: Option<u64>,
+    /// The newest picture that was looked at, or was calm by itself: looking back does not go before it.
+    seen_ns: Option<u64>,
 }
 
 struct Sized {
@@ -37,17 +37,18 @@ pub struct Seen {
 
 impl MotionLook {
     pub fn new(config: MotionConfig) -> Self {
-        Self { config, watch: Watch::default(), detector: None, calm_ns: None }
+        Self { config, watch: Watch::default(), detector: None, seen_ns: None }
     }
 
     /// Another stream with another decoder comes.
     pub fn restart(&mut self) {
         self.watch.restart();
+        self.seen_ns = None;
     }
 
     /// Takes the next unit of the stream.
     pub fn take(&mut self, unit: MotionUnit) {
-        if unit.sync && !self.config.every_picture && self.watch.may_rest() {
+        if !self.config.every_picture && self.watch.may_rest() {
             self.rest_if_calm(unit.pts_ns);
         }
         self.watch.take(unit);
@@ -76,10 +77,11 @@ impl MotionLook {
                 true => self.watch.wake(),
                 false => {
                     self.watch.calm(place.pts_ns);
-                    self.calm_ns = Some(place.pts_ns);
+                    self.seen_ns = Some(place.pts_ns);
                 }
             }
-        } else if self.calm_ns.is_none_or(|calm_ns| place.pts_ns > calm_ns) {
+        } else if self.seen_ns.is_none_or(|seen_ns| place.pts_ns > seen_ns) {
+            self.seen_ns = Some(place.pts_ns);
             found = detector.observe(place.pts_ns, &frame.pixels);
             // Pictures that were on their way when it seemed calm.
             if self.watch.is_glancing() && !detector.is_calm(place.pts_ns) {
@@ -121,7 +123,7 @@ impl MotionLook {
         let ended = self.finish();
         let detector = MotionDetector::new(width, height, &self.config);
         self.detector = Some(Sized { width, height, detector });
-        self.calm_ns = None;
+        self.seen_ns = None;
         ended
     }
 }

@@ -34,7 +34,7 @@ pub struct Place {
 pub struct Watch {
     /// Key frames only.
     glancing: bool,
-    /// While glancing: everything from the last calm key frame on.
+    /// Everything from the last key frame on, or while glancing, from the last calm one on.
     kept: VecDeque<MotionUnit>,
     kept_bytes: usize,
     due: VecDeque<Due>,
@@ -63,10 +63,12 @@ impl Watch {
         self.glancing
     }
 
-    /// From the next unit on, which is a key frame, a glance now and then is enough. Only if key frames come often.
+    /// From the next unit on a glance now and then is enough. Only if key frames come often, and one is there to look
+    /// back to.
     pub fn may_rest(&self) -> bool {
         let often = |interval: u64| u128::from(interval) <= MOTION_KEY_INTERVAL_MAX.as_nanos();
-        !self.glancing && self.key_interval_ns.is_some_and(often)
+        let from_key = self.kept.front().is_some_and(|unit| unit.sync);
+        !self.glancing && from_key && self.key_interval_ns.is_some_and(often)
     }
 
     pub fn rest(&mut self) {
@@ -79,18 +81,25 @@ impl Watch {
             let before_ns = self.last_key_ns.replace(unit.pts_ns);
             self.key_interval_ns = before_ns.map(|before| unit.pts_ns.saturating_sub(before));
         }
-        if !self.glancing {
-            self.decode(unit, false);
-            return;
+        if unit.sync && !self.glancing {
+            self.forget();
         }
-        if unit.sync {
-            self.decode(unit.clone(), true);
+        if unit.sync || !self.glancing {
+            self.decode(unit.clone(), self.glancing);
         }
         self.kept_bytes += unit.data.len();
         self.kept.push_back(unit);
         if self.kept_bytes > MOTION_KEPT_BYTES_MAX || self.kept.len() > MOTION_KEPT_UNITS_MAX {
-            self.wake();
+            match self.glancing {
+                true => self.wake(),
+                false => self.forget(),
+            }
         }
+    }
+
+    fn forget(&mut self) {
+        self.kept.clear();
+        self.kept_bytes = 0;
     }
 
     /// Nothing moved in the key frame of `pts_ns`: what is before it is of no more use.
@@ -101,7 +110,7 @@ impl Watch {
         }
     }
 
-    /// Something may move: every picture from the last calm key frame on.
+    /// Something may move: every picture from the last calm key frame on, some of them for the second time.
     pub fn wake(&mut self) {
         self.glancing = false;
         self.kept_bytes = 0;
@@ -208,11 +217,15 @@ mod tests {
         watch.take(unit(81, 20));
         assert_eq!(decoded(&mut watch, &mut newest_ns), all(60, 82));
         assert!(!watch.is_glancing());
-        // And again.
+        // And again, in the middle between two key frames.
+        assert!(!watch.may_rest(), "no key frame to look back to");
+        (100..105).for_each(|n| watch.take(unit(n, 20)));
+        assert!(watch.may_rest());
         watch.rest();
-        (100..121).for_each(|n| watch.take(unit(n, 20)));
+        (105..121).for_each(|n| watch.take(unit(n, 20)));
         watch.wake();
-        let mut expected = vec![(100, true), (120, true)];
+        let mut expected = all(100, 105);
+        expected.push((120, true));
         expected.extend(all(100, 121));
         assert_eq!(decoded(&mut watch, &mut newest_ns), expected);
     }

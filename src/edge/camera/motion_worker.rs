@@ -320,12 +320,14 @@ mod tests {
     async fn motion_without_end_is_closed_and_goes_on_as_another() {
         let (mut worker, mut said, mut jobs) = worker();
         worker.say.config.longest = jiff::SignedDuration::from_secs(12);
+        worker.say.config.every_picture = true;
+        worker.look = MotionLook::new(worker.say.config.clone());
         let stream = Arc::new(Stream { codec: VideoCodec::H264, codec_data: Vec::new() });
         for n in 0..400u64 {
             let unit = unit(&stream, Bytes::new(), n.is_multiple_of(20), n * SECOND_NS / 10);
             worker.remember(&unit);
             worker.look.take(unit);
-            let pts_ns = worker.look.next(true).expect("nothing rests yet").decoder_ns;
+            let pts_ns = worker.look.next(true).expect("every picture").decoder_ns;
             worker.see(GreyFrame { pts_ns, width: 160, height: 90, pixels: restless(n) }).await;
         }
         worker.end_event().await;

@@ -160,7 +160,7 @@ impl Scene {
     }
 
     fn look(&mut self, video: &Video, truth: &Truth) {
-        let looked = video.look(false);
+        let looked = video.look(false, 0.0);
         let verdict = truth.judge(&looked.events);
         println!(
             "{:<11} {}: {:>3} of {:>3} found, {:>3} of {:>3} right; missed {:.1?}, wrong {:.1?}",

@@ -162,22 +162,27 @@ impl Video {
         self.units.len() as f64 / self.fps
     }
 
-    /// Looks for motion as the box does.
-    pub fn look(&self, every_picture: bool) -> Looked {
-        let before_s = crate::common::cpu_s("self");
+    /// Looks for motion as the box does. What it costs before `counted_from_s` is not counted.
+    pub fn look(&self, every_picture: bool, counted_from_s: f64) -> Looked {
+        let mut before = (crate::common::cpu_s("self"), 0);
         let mut eye = Eye::open(self, every_picture);
+        let counted_from = (counted_from_s * self.fps) as usize;
         let stream = Arc::new(motion_look::Stream { codec: self.codec, codec_data: self.codec_data.clone() });
         for (n, (sync, data)) in self.units.iter().enumerate() {
             let pts_ns = (n as f64 * 1e9 / self.fps) as u64;
             let (time, clock) = (Time::now(), clock::quality());
             let (stream, data, sync) = (stream.clone(), data.clone(), *sync);
+            if n == counted_from && n > 0 {
+                before = (crate::common::cpu_s("self"), eye.decoder.frames_in());
+            }
             eye.take(MotionUnit { stream, data, sync, pts_ns, time, clock });
         }
         let last = eye.look.finish();
         eye.note(last);
-        let cpu_s = crate::common::cpu_s("self") - before_s;
+        let cpu_s = crate::common::cpu_s("self") - before.0;
         assert_eq!(eye.decoder.frames_dropped(), 0, "every picture was read");
-        Looked { events: eye.events, units: self.units.len() as u64, decoded: eye.decoder.frames_in(), cpu_s }
+        let units = (self.units.len() - counted_from) as u64;
+        Looked { events: eye.events, units, decoded: eye.decoder.frames_in() - before.1, cpu_s }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -83,6 +83,19 @@ pub struct Cutter {
     pub metrics: CameraMetrics,
 }
 
+/// One clip of the whole box at a time: what moves is often seen by several cameras at once, and a clip in the making is
+/// in memory.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+/// The C library's allocator keeps what a clip and its picture took; a box has other uses for it.
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim(3) has no preconditions and may be called from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Announces what an earlier process left unannounced, then cuts `jobs` until they end.
 pub async fn run(
     cutter: Cutter,
@@ -115,7 +128,15 @@ impl Cutter {
 
     async fn cut_and_announce(&self, job: ClipJob, shutdown: &CancellationToken) {
         let (cutter, wanted) = (self.clone(), job.clone());
-        let cut = tokio::task::spawn_blocking(move || cutter.cut(&wanted)).await;
+        let cut = {
+            let _turn = TURN.acquire().await.expect("nobody closes it");
+            tokio::task::spawn_blocking(move || {
+                let cut = cutter.cut(&wanted);
+                give_memory_back();
+                cut
+            })
+            .await
+        };
         match cut.expect("cutting does not panic and is not cancelled") {
             Ok(clips) => {
                 for clip in clips {

@@ -31,6 +31,8 @@ const STREAMS: [(u64, u32, VideoCodec); 5] = [
 ];
 /// Debian's `motion` sees so much of the first two streams of each setting.
 const DEBIAN_SECONDS_MAX: u64 = 240;
+/// And begins to read each at most so late.
+const DEBIAN_LATE_S_MAX: u32 = 20;
 /// Before and after the real files: their first and last picture, seconds.
 const STILL_S: f64 = 20.0;
 
@@ -185,7 +187,7 @@ impl Scene {
     fn add(&self, out: &mut Figures, debian: &Verdict) {
         let n = self.ours.crossings.max(self.ours.events);
         let compared = |value: f64| {
-            json!({ "name": "Debian's motion 4.5 on the first of these streams, in real time", "value": value,
+            json!({ "name": "Debian's motion 4.5 on the first of these streams, in real time, at the delay that suits it best", "value": value,
                 "seconds": self.shown.iter().map(|shown| shown.seconds).sum::<f64>(),
                 "n": debian.crossings.max(debian.events) })
         };
@@ -245,8 +247,14 @@ fn look_with_debian(scenes: &[Scene]) -> Vec<Verdict> {
     let mut events = debian.watch(seconds).into_iter();
     let judge = |shown: &Shown| {
         let events = events.next().expect("events of each stream");
-        let within: Vec<_> = events.into_iter().filter(|event| event.0 < shown.seconds).collect();
-        shown.truth.judge(&within)
+        // Nobody knows when it began to read this stream: what suits it best is taken.
+        let later = (0..=DEBIAN_LATE_S_MAX * 4).map(|quarters| f64::from(quarters) / 4.0);
+        let judged = later.map(|later_s| {
+            let moved = events.iter().map(|event| (event.0 - later_s, event.1 - later_s));
+            shown.truth.judge(&moved.filter(|event| event.0 < shown.seconds).collect::<Vec<_>>())
+        });
+        let best = judged.max_by_key(|verdict| (verdict.found, std::cmp::Reverse(verdict.wrong.len())));
+        best.expect("at least no delay")
     };
     let mut verdicts = shown.into_iter().map(judge);
     let of = |scene: &Scene| {

@@ -1,7 +1,7 @@
 //! Debian's `motion` 4.5, what people would otherwise run: the same streams, its own defaults.
 //!
 //! Owns its configuration and reads what it says. It plays files as well as cameras in real time only: its times are the
-//! clock's, so an event is placed by the seconds since its start, good to a quarter of a second.
+//! clock's, so an event is placed by the seconds since its start; how much later it began to read a stream it does not say.
 
 #![allow(dead_code, reason = "not every bench needs all of it")]
 

@@ -253,7 +253,9 @@ fn look_with_debian(scenes: &[Scene]) -> Vec<Verdict> {
             let moved = events.iter().map(|event| (event.0 - later_s, event.1 - later_s));
             shown.truth.judge(&moved.filter(|event| event.0 < shown.seconds).collect::<Vec<_>>())
         });
-        let best = judged.max_by_key(|verdict| (verdict.found, std::cmp::Reverse(verdict.wrong.len())));
+        let error_ms = |verdict: &Verdict| verdict.start_error_ms().unwrap_or(0.0) as u64;
+        let best = judged
+            .max_by_key(|v| (v.found, std::cmp::Reverse(v.wrong.len()), std::cmp::Reverse(error_ms(v))));
         best.expect("at least no delay")
     };
     let mut verdicts = shown.into_iter().map(judge);

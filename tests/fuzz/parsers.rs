@@ -15,7 +15,8 @@ use camnet::hub;
 use camnet::hub::catalog::{ClipKey, EventKey};
 use camnet::hub::config::HubConfig;
 use camnet::hub::registry::{History, RegistryFile};
-use camnet::hub::search::{Asked, Question, Token};
+use camnet::hub::search::question::{Asked, Question};
+use camnet::hub::search::token::Token;
 use camnet::hub::truth::{self, HubRecord, JournalTruth, Truth};
 use camnet::journal::{Item, Journal, segment};
 use camnet::limits::{

@@ -42,8 +42,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    Basis, BoxRow, Catalog, CatalogError, ClipKey, ClipRow, Correction, EpochRow, EventKey, EventPage,
-    EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
+    Basis, BoxRow, Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow, EventKey,
+    EventPage, EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
     clock_as_placed, lay_out, place_in_time,
 };
 use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
@@ -425,15 +425,8 @@ impl Catalog for Embedded {
         Ok(())
     }
 
-    fn clips(
-        &self,
-        device: &DeviceId,
-        range: TimeRange,
-        order: Order,
-        after: Option<ClipKey>,
-        limit: usize,
-    ) -> Result<Vec<ClipRow>, CatalogError> {
-        self.answer(|view| reads::clips(view, device, range, order, after, limit))
+    fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
+        self.answer(|view| reads::clips(view, query))
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {

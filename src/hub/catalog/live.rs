@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::embedded::{Embedded, Opened, Sizes};
 use super::{
-    BoxRow, Catalog, CatalogError, ClipKey, ClipRow, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
+    BoxRow, Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount, RefusedPage,
     RefusedQuery, TimeRange,
 };
 use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
@@ -207,15 +207,8 @@ impl Catalog for Live {
         self.index().apply(from, records)
     }
 
-    fn clips(
-        &self,
-        device: &DeviceId,
-        range: TimeRange,
-        order: Order,
-        after: Option<ClipKey>,
-        limit: usize,
-    ) -> Result<Vec<ClipRow>, CatalogError> {
-        self.index().clips(device, range, order, after, limit)
+    fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
+        self.index().clips(query)
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {

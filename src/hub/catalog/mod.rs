@@ -28,15 +28,8 @@ pub trait Catalog: Send + Sync {
     /// error `applied` says how far it came.
     fn apply(&self, from: u64, records: &[HubRecord]) -> Result<(), CatalogError>;
 
-    /// Clips of one device that overlap `range`, in `order`, behind `after`.
-    fn clips(
-        &self,
-        device: &DeviceId,
-        range: TimeRange,
-        order: Order,
-        after: Option<ClipKey>,
-        limit: usize,
-    ) -> Result<Vec<ClipRow>, CatalogError>;
+    /// The clips that a question asks for, in its order: at most `limit`, fewer only where there are no more.
+    fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError>;
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError>;
 
@@ -143,6 +136,18 @@ pub enum Basis {
     },
     /// The recorded time is implausible: placed by arrival.
     Arrival,
+}
+
+/// What of the clips is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipQuery {
+    pub devices: Vec<DeviceId>,
+    /// Windows, by time and without overlap; a clip belongs to the answer if it overlaps one.
+    pub ranges: Vec<TimeRange>,
+    pub order: Order,
+    /// Only what stands behind this place of the order.
+    pub after: Option<ClipKey>,
+    pub limit: usize,
 }
 
 /// What of the events is asked for.

@@ -23,7 +23,9 @@ use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
 use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
 use crate::hub::reindex::{IndexReport, RebuildError};
 use crate::hub::replay::{Filter, Replayed};
-use crate::hub::search::{Answer, Asked, ClipView, PointView, Question, Token, digest_of, window};
+use crate::hub::search::answer::{Answer, ClipView, PointView};
+use crate::hub::search::question::{Asked, Question, window};
+use crate::hub::search::token::{Token, digest_of};
 use crate::limits::{
     API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
 };

@@ -14,13 +14,28 @@ use super::values::{ClipValue, DeviceValue, EpochValue, RefusedValue, SpanValue,
 use super::view::View;
 use super::write::{corrections, of_span};
 use super::{
-    BoxRow, CatalogError, ClipKey, ClipRow, Correction, EpochRow, Order, RefusedCount, RefusedPage,
-    RefusedQuery, RefusedRow, TimeRange, clock_as_placed, lay_out, place_in_time,
+    BoxRow, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow, Order, RefusedCount,
+    RefusedPage, RefusedQuery, RefusedRow, TimeRange, clock_as_placed, lay_out, place_in_time,
 };
 use crate::limits::INDEX_SCAN_MAX;
 use crate::model::{BoxId, ClockQuality, CoverageSpan, DeviceId, Epoch, Sha256Hash, SpanState, Still, Time};
 
-pub fn clips(
+pub fn clips(view: View<'_>, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
+    let mut rows = BTreeMap::new();
+    for device in &query.devices {
+        for &range in &query.ranges {
+            let of_device = clips_of(view, device, range, query.order, query.after, query.limit)?;
+            rows.extend(of_device.into_iter().map(|row| (row.key(), row)));
+        }
+    }
+    let rows = rows.into_values();
+    Ok(match query.order {
+        Order::Newest => rows.rev().take(query.limit).collect(),
+        Order::Oldest => rows.take(query.limit).collect(),
+    })
+}
+
+fn clips_of(
     view: View<'_>,
     device: &DeviceId,
     range: TimeRange,

@@ -265,6 +265,16 @@ fn accepted(records: &[HubRecord]) -> Vec<(usize, Event, Time)> {
     events
 }
 
+fn clip_query(
+    device: DeviceId,
+    range: TimeRange,
+    order: Order,
+    after: Option<ClipKey>,
+    limit: usize,
+) -> ClipQuery {
+    ClipQuery { devices: vec![device], ranges: vec![range], order, after, limit }
+}
+
 fn check_clips(index: &Embedded, records: &[HubRecord], range: TimeRange, order: Order, limit: usize) {
     let mut clips: BTreeMap<Uuid, (DeviceId, Time, Time)> = BTreeMap::new();
     for (_, event, received) in accepted(records) {
@@ -284,7 +294,8 @@ fn check_clips(index: &Embedded, records: &[HubRecord], range: TimeRange, order:
         }
         let mut got: Vec<ClipKey> = Vec::new();
         loop {
-            let page = index.clips(&device(n), range, order, got.last().copied(), limit).unwrap();
+            let query = clip_query(device(n), range, order, got.last().copied(), limit);
+            let page = index.clips(&query).unwrap();
             got.extend(page.iter().map(ClipRow::key));
             if page.len() < limit {
                 break;
@@ -411,9 +422,9 @@ fn a_clock_correction_moves_clips_that_are_there_and_those_that_come() {
         assert_eq!(row.motion_start, Some(at(130)));
     }
     let range = TimeRange { from: at(125), to: at(150) };
-    assert_eq!(index.clips(&device(0), range, Order::Newest, None, 10).unwrap().len(), 2);
+    assert_eq!(index.clips(&clip_query(device(0), range, Order::Newest, None, 10)).unwrap().len(), 2);
     let old = TimeRange { from: at(95), to: at(105) };
-    assert_eq!(index.clips(&device(0), old, Order::Newest, None, 10).unwrap().len(), 0);
+    assert_eq!(index.clips(&clip_query(device(0), old, Order::Newest, None, 10)).unwrap().len(), 0);
 }
 
 /// Two starts of a box without a clock show the same times.

@@ -1,0 +1,255 @@
+//! The answer, as in the contract of the HTTP API.
+//!
+//! Owns its types and how a clip and a span are shown. May not read anything.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Found;
+use super::question::Place;
+use crate::hub::catalog::{Basis, ClipRow, Order};
+use crate::hub::registry::Placement;
+use crate::model::{
+    ClockQuality, ClockSource, CoverageSpan, GapCause, Sha256Hash, SpanState, SyncState, Time,
+};
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Answer {
+    pub understood: Understood,
+    pub clips: Vec<ClipView>,
+    pub coverage: Vec<CameraCoverage>,
+    /// Token of the next page; null at the end.
+    pub next: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Understood {
+    #[schema(value_type = String, format = DateTime)]
+    pub from: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub to: Time,
+    #[schema(value_type = String)]
+    pub order: Order,
+    pub place: Place,
+    /// How many cameras stood in the place within the window.
+    pub cameras: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct NameView {
+    pub id: String,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct SiteView {
+    pub id: String,
+    pub name: String,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct PointView {
+    pub lat: f64,
+    pub lon: f64,
+}
+
+/// How far a time can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct ClockView {
+    /// `camera` or `box`.
+    #[schema(value_type = String)]
+    pub source: ClockSource,
+    /// `synced`, `unsynced` or `unknown`.
+    #[schema(value_type = String)]
+    pub sync: SyncState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncertainty_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ClipView {
+    pub id: Uuid,
+    pub device: NameView,
+    /// Where the camera stood when it recorded the clip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub point: Option<PointView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance_m: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearing_deg: Option<f64>,
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub motion_start: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub motion_end: Option<Time>,
+    /// The times as they were recorded, where `start` and `end` are better known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<RecordedView>,
+    pub peak_score: f64,
+    pub clock: ClockView,
+    #[serde(rename = "where")]
+    pub held: Held,
+    pub bytes: u64,
+    #[schema(value_type = String)]
+    pub sha256: Sha256Hash,
+    pub video: VideoView,
+    /// As in RFC 6381: `mp4a.40.2`, `alaw`, `ulaw`. Absent: the clip has no audio. Browsers play only AAC (`mp4a`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_codec: Option<String>,
+    pub run: Uuid,
+    pub first_fragment: u64,
+    pub fragments: u64,
+    pub links: Links,
+}
+
+/// What the clock said, beside what is shown.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct RecordedView {
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Time,
+    /// `clock_correction`, or `arrival` where the recorded time is implausible.
+    pub shown_by: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correction_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    Hub,
+    Box,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct VideoView {
+    /// As in RFC 6381: `avc1.64001f`, `hvc1.1.6.L93.B0`. Not every browser plays H.265 (`hvc1`).
+    pub codec: String,
+    pub width: u32,
+    pub height: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct Links {
+    pub video: Option<String>,
+    pub thumbnail: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct CameraCoverage {
+    pub device: NameView,
+    pub site: SiteView,
+    pub point: PointView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance_m: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bearing_deg: Option<f64>,
+    /// Confirmed seconds only; with `gap_s` and `unconfirmed_s` they make up the window.
+    pub recorded_s: f64,
+    /// Confirmed seconds only.
+    pub gap_s: f64,
+    /// Seconds of the last span that the box has not confirmed yet.
+    pub unconfirmed_s: f64,
+    /// There are more spans than one answer holds; the sums count all of them.
+    pub truncated: bool,
+    pub spans: Vec<SpanView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct SpanView {
+    /// `recorded` or `gap`.
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub cause: Option<GapCause>,
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Time,
+    /// The box has not said yet that the span ended.
+    pub open: bool,
+    /// `false`: so by the box's last word, not yet confirmed. Absent where it is confirmed.
+    #[serde(skip_serializing_if = "is_confirmed")]
+    #[schema(required = false)]
+    pub confirmed: bool,
+}
+
+fn is_confirmed(confirmed: &bool) -> bool {
+    *confirmed
+}
+
+pub fn site_view(placement: &Placement) -> SiteView {
+    let site = &placement.site;
+    SiteView { id: site.id.to_string(), name: site.name.clone(), address: site.address.clone() }
+}
+
+pub fn point_view(placement: &Placement) -> PointView {
+    PointView { lat: placement.site.point.lat, lon: placement.site.point.lon }
+}
+
+pub fn span_view(span: &CoverageSpan, confirmed: bool) -> SpanView {
+    let (state, cause) = match span.state {
+        SpanState::Recorded => ("recorded", None),
+        SpanState::Gap { cause } => ("gap", Some(cause)),
+    };
+    SpanView { state, cause, start: span.start, end: span.end, open: span.open, confirmed }
+}
+
+impl From<ClockQuality> for ClockView {
+    fn from(clock: ClockQuality) -> Self {
+        let ClockQuality { source, sync, offset_ms, uncertainty_ms } = clock;
+        Self { source, sync, offset_ms, uncertainty_ms }
+    }
+}
+
+pub fn clip_view(row: ClipRow, placement: Option<&Placement>, found: Option<&Found>) -> ClipView {
+    let link = |held: bool, name: &str| held.then(|| format!("/api/v1/clips/{}/{name}", row.clip));
+    let recorded = |shown_by: &str, correction_ms| {
+        let (start, end) = (row.recorded_start, row.recorded_end);
+        Some(RecordedView { start, end, shown_by: shown_by.into(), correction_ms })
+    };
+    let name = placement.map_or_else(|| row.device.to_string(), |p| p.device.name.clone());
+    ClipView {
+        id: row.clip,
+        device: NameView { id: row.device.to_string(), name },
+        site: placement.map(site_view),
+        point: placement.map(point_view),
+        distance_m: found.and_then(|f| f.distance_m),
+        bearing_deg: found.and_then(|f| f.bearing_deg),
+        start: row.start,
+        end: row.end,
+        motion_start: row.motion_start,
+        motion_end: row.motion_end,
+        recorded: match row.basis {
+            Basis::Recorded => None,
+            Basis::Arrival => recorded("arrival", None),
+            Basis::Corrected { correction_ms, .. } => recorded("clock_correction", Some(correction_ms)),
+        },
+        peak_score: row.peak_score,
+        clock: row.clock.into(),
+        held: if row.stored { Held::Hub } else { Held::Box },
+        bytes: row.bytes,
+        sha256: row.sha256,
+        links: Links {
+            video: link(row.stored, "video.mp4"),
+            thumbnail: link(row.thumbnail_stored, "thumbnail.jpg"),
+        },
+        audio_codec: row.audio_codec,
+        video: VideoView { codec: row.video.codec, width: row.video.width, height: row.video.height },
+        run: row.run,
+        first_fragment: row.first_fragment,
+        fragments: row.fragments,
+    }
+}

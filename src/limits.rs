@@ -313,6 +313,10 @@ pub const SEARCH_RADIUS_M_MAX: f64 = 50_000.0;
 pub const SEARCH_CAMERAS_MAX: usize = 2_000;
 /// Coverage spans per camera in one answer; beyond it the answer says `truncated`.
 pub const SEARCH_SPANS_MAX: usize = 2_000;
+/// What a clock may leave open, at most, when clips are searched: one that is worse is found by what it says.
+pub const SEARCH_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
+/// Files of days that the index keeps open.
+pub const INDEX_FILES_OPEN_MAX: usize = 256;
 /// Memory of the embedded index's cache.
 pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 /// Entries that one query of the index may touch; a page that reaches it ends early and has a next one.
@@ -321,7 +325,7 @@ pub const INDEX_SCAN_MAX: usize = 100_000;
 /// again from the journal after a start.
 pub const INDEX_RUN_RECORDS: u64 = 32_768;
 /// A run also ends when the keys that it writes reach this.
-pub const INDEX_RUN_BYTES_MAX: usize = 16 << 20;
+pub const INDEX_RUN_BYTES_MAX: usize = 32 << 20;
 /// Counts of epochs that the index keeps in memory; others are read when they are needed.
 pub const INDEX_EPOCHS_MAX: usize = 65_536;
 /// Records that wait between the two halves of a rebuild (reading the journal, applying).

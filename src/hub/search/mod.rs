@@ -224,7 +224,8 @@ impl Search {
             true => TimeRange { from: window.from.min(trusted_from), to: now },
             false => window,
         };
-        let mut known = self.catalog.coverage(&placement.device.id, asked)?;
+        let devices = std::slice::from_ref(&placement.device.id);
+        let mut known = self.catalog.coverage(devices, asked)?.pop().unwrap_or_default();
         let tail = known
             .last()
             .filter(|last| last.open && last.end > trusted_from && last.end < window.to)

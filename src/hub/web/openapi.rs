@@ -4,14 +4,14 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{api, lamp};
+use super::{api, lamp, places};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "camnet", description = "Search footage by place and time."),
     paths(
         api::session,
-        api::places,
+        places::places,
         api::clips_get,
         api::clips_post,
         api::clip,

@@ -129,6 +129,7 @@ impl Hub {
             clips: Arc::new(clips),
             metrics,
             status: Arc::default(),
+            atlases: Arc::default(),
             replay: Arc::new(|_| Ok(Default::default())),
             commands,
             actor: "demo".into(),
@@ -231,7 +232,7 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     let (status, all) = hub.get("/api/v1/clips").await;
     assert_eq!((status, ids(&all)), (200, vec![far.to_string(), near.to_string()]), "{all}");
     assert_eq!(all["understood"]["cameras"], 11);
-    assert_eq!(all["understood"]["place"], json!({ "kind": "everywhere" }));
+    assert_eq!(all["understood"]["place"], json!({ "conditions": [] }));
     assert_eq!((&all["clips"][0]["where"], &all["clips"][1]["where"]), (&json!("box"), &json!("hub")));
     assert_eq!(all["clips"][0]["links"]["video"], Value::Null);
     assert_eq!(all["clips"][1]["links"]["video"], format!("/api/v1/clips/{near}/video.mp4"));
@@ -254,7 +255,7 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     let (_, circle) = hub.get("/api/v1/clips?lat=10.74048&lon=106.69531&radius_m=150").await;
     assert_eq!(ids(&circle), [near.to_string()]);
     assert_eq!(circle["clips"][0]["distance_m"], 0.0);
-    assert_eq!(circle["understood"]["place"]["kind"], "circle");
+    assert_eq!(circle["understood"]["place"]["conditions"][0]["kind"], "circle");
     assert_eq!(circle["coverage"][1]["site"]["id"], "hoa-phuong-52");
     assert!((circle["coverage"][1]["bearing_deg"].as_f64().unwrap() - 88.0).abs() < 2.0, "{circle}");
     let (_, area) = hub.get("/api/v1/clips?area=khu-pho-2").await;

@@ -377,13 +377,14 @@ pub const LAMP_WORD_HOLDS: Duration = Duration::from_secs(2 * 900);
 pub const SEARCH_LAMP_EVENTS_MAX: usize = 20_000;
 pub const SEARCH_LAMPS_MAX: usize = 8;
 pub const SEARCH_LAMP_SPANS_MAX: usize = 200;
-/// Clips that one answer reads to tell what of the footage lies at the hub; beyond it the rest counts as on the box.
-pub const SEARCH_STORED_CLIPS_MAX: usize = 20_000;
-/// How far ahead a follow looks, and how many cameras it names: usual and most.
+/// Clips that one answer reads to tell what of the footage lies on the box only; beyond it the answer says so.
+pub const SEARCH_STORED_CLIPS_MAX: usize = 5_000;
+/// How far ahead a follow looks, minutes: usual and most; and how many cameras it names.
 pub const FOLLOW_MINUTES: f64 = 15.0;
 pub const FOLLOW_MINUTES_MAX: f64 = 120.0;
 pub const FOLLOW_CAMERAS_MAX: usize = 100;
-/// Fastest that somebody is followed, kilometres an hour.
+/// Slowest and fastest that somebody is followed, kilometres an hour.
+pub const FOLLOW_KMH_MIN: f64 = 0.5;
 pub const FOLLOW_KMH_MAX: f64 = 150.0;
 /// Event types that one question may name, and events that it may read past to find those of a place.
 pub const EVENT_KINDS_MAX: usize = 20;

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::cameras::{Found, Sight};
 use super::geometry::{Line, polygon_from};
+use super::lamps::LampView;
 use super::question::Condition;
 use super::round;
 use super::when::Words;
@@ -251,6 +252,39 @@ pub struct CameraCoverage {
     /// There are more spans than one answer holds; the sums count all of them.
     pub truncated: bool,
     pub spans: Vec<SpanView>,
+    /// Recorded, and not in a clip that the hub has: the footage is on the box, as long as its ring goes back.
+    pub at_box: Vec<BoxSpanView>,
+    /// There are more of these than one answer holds, or than were looked for.
+    pub at_box_truncated: bool,
+    pub fetch: FetchView,
+    /// Lamp circuits near the camera, nearest first.
+    pub lamps: Vec<LampView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct BoxSpanView {
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Time,
+}
+
+/// Whether footage can be asked for that is on the box.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct FetchView {
+    pub available: bool,
+    pub why: Words,
+}
+
+impl FetchView {
+    /// Until the hub can ask a box for footage.
+    pub fn not_yet() -> Self {
+        let vi = "Chưa lấy được hình từ hộp biên qua mạng; hình còn nằm trên hộp biên tại điểm lắp đặt, hãy giữ hộp và \
+                  lấy tại chỗ trước khi bị ghi đè.";
+        let en = "Footage can't be fetched from the box yet; it lies on the box at the site: keep the box and take it \
+                  there before it is overwritten.";
+        Self { available: false, why: Words { vi: vi.into(), en: en.into() } }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::answer::NameView;
 use super::cameras::Cameras;
+use super::lamps::Lamps;
 use super::names::{Located, Names};
 use crate::hub::registry::History;
 
@@ -16,13 +17,14 @@ pub struct Atlas {
     history: Arc<History>,
     cameras: Cameras,
     names: Names,
+    lamps: Lamps,
 }
 
 impl Atlas {
     /// Takes some tens of milliseconds for ten thousand cameras. Blocking.
     pub fn of(history: Arc<History>) -> Self {
-        let (cameras, names) = (Cameras::of(&history), Names::of(&history));
-        Self { history, cameras, names }
+        let (cameras, names, lamps) = (Cameras::of(&history), Names::of(&history), Lamps::of(&history));
+        Self { history, cameras, names, lamps }
     }
 
     pub fn history(&self) -> &History {
@@ -31,6 +33,10 @@ impl Atlas {
 
     pub fn cameras(&self) -> &Cameras {
         &self.cameras
+    }
+
+    pub fn lamps(&self) -> &Lamps {
+        &self.lamps
     }
 
     pub fn names(&self) -> &Names {

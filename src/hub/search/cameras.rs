@@ -1,6 +1,6 @@
-//! The cameras on the map: where each stood, and what it saw, at every time.
+//! The cameras, and the other devices, on the map: where each stood, and what it saw, at every time.
 //!
-//! Owns the index that turns a place into cameras: R-trees over the points and the views, built once for each version
+//! Owns the index that turns a place into devices: R-trees over the points and the views, built once for each version
 //! of the registry. Rules:
 //!
 //! - A camera counts where it stood, while it stood there. What changes nothing of point, site and view does not split
@@ -31,7 +31,7 @@ use crate::model::{
     AreaId, DeviceId, DeviceKind, Point, Sector, SiteId, Time, View, bearing_deg, distance_m,
 };
 
-/// A camera where it stood for some time.
+/// A device where it stood for some time.
 #[derive(Debug, Clone)]
 pub struct Stand {
     pub placement: Placement,
@@ -60,6 +60,13 @@ impl Sight {
     }
 }
 
+/// Which devices a question is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    Cameras,
+    All,
+}
+
 /// A camera where the question found it.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -84,7 +91,7 @@ impl Found {
 
 type Entry = GeomWithData<Rectangle<[f64; 2]>, u32>;
 
-/// Every camera of a history.
+/// Every device of a history, where it stood.
 #[derive(Debug, Default)]
 pub struct Cameras {
     /// By device, then by time.
@@ -102,10 +109,8 @@ impl Cameras {
         for (id, _) in history.devices() {
             let begin = stands.len();
             for placement in history.placements(id) {
-                if placement.device.kind == DeviceKind::Camera {
-                    by_site.entry(placement.site.id.clone()).or_default().push(stands.len() as u32);
-                    stands.push(Arc::new(Stand::new(placement)));
-                }
+                by_site.entry(placement.site.id.clone()).or_default().push(stands.len() as u32);
+                stands.push(Arc::new(Stand::new(placement)));
             }
             if stands.len() > begin {
                 by_device.insert(id.clone(), begin..stands.len());
@@ -125,7 +130,7 @@ impl Cameras {
         Self { stands, by_device, by_site, points, views }
     }
 
-    /// Where a camera stood, by time.
+    /// Where a device stood, by time.
     pub fn stands_of(&self, device: &DeviceId) -> &[Arc<Stand>] {
         self.by_device.get(device).map_or(&[], |range| &self.stands[range.clone()])
     }
@@ -137,10 +142,11 @@ impl Cameras {
         stands.get(after.saturating_sub(1))
     }
 
-    /// Every camera that meets all conditions within one of the windows. Nearest to the question's point first, or
+    /// Every such device that meets all conditions within one of the windows. Nearest to the question's point first, or
     /// best placed to see it; without a point, by device.
     pub fn find(
         &self,
+        which: Which,
         place: &[Condition],
         windows: &[TimeRange],
         centre: Option<Point>,
@@ -153,6 +159,9 @@ impl Cameras {
         let mut found = Vec::new();
         for n in candidates {
             let stand = &self.stands[n as usize];
+            if which == Which::Cameras && stand.placement.device.kind != DeviceKind::Camera {
+                continue;
+            }
             if !windows.iter().any(|w| stand.is_there_in(*w)) {
                 continue;
             }

@@ -71,7 +71,7 @@ fn link(text: &str) -> Result<Pasted, String> {
         "center=",
     ];
     for rest in marks.iter().filter_map(|mark| after(mark)) {
-        let part = rest.split(['&', '/', '#']).next().unwrap_or_default();
+        let part = rest.split(['&', '/', '#', '?']).next().unwrap_or_default();
         let part = part.strip_prefix("loc:").unwrap_or(part);
         // "@10.74,106.69,17z"
         let mut numbers = part.split(',');
@@ -131,7 +131,8 @@ fn decimal_pair(text: &str) -> Option<(f64, f64)> {
         decimal_commas(&text)
     };
     match fields.as_slice() {
-        [lat, lon] => whole_number(lat).zip(whole_number(lon)),
+        // Two bare integers are a house and a lane, not a place.
+        [lat, lon] if lat.contains('.') || lon.contains('.') => whole_number(lat).zip(whole_number(lon)),
         _ => None,
     }
 }

@@ -42,6 +42,10 @@ impl Bounds {
         bounds
     }
 
+    pub fn has(&self, point: Point) -> bool {
+        (self.west..=self.east).contains(&point.lon) && (self.south..=self.north).contains(&point.lat)
+    }
+
     /// Wider on every side by at least so many metres.
     pub fn widened(self, metres: f64) -> Self {
         // A thousandth more than needed: what is found by bounds is looked at exactly afterwards.

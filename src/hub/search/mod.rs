@@ -10,7 +10,10 @@ pub mod atlas;
 pub mod cameras;
 pub mod coordinates;
 mod coverage;
+pub mod events;
+pub mod follow;
 pub mod geometry;
+pub mod lamps;
 pub mod names;
 pub mod question;
 pub mod token;
@@ -24,14 +27,13 @@ use uuid::Uuid;
 
 use super::access::Pass;
 use super::catalog::{
-    Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount, RefusedPage,
-    RefusedQuery, TimeRange,
+    Catalog, CatalogError, ClipQuery, ClipRow, RefusedCount, RefusedPage, RefusedQuery, TimeRange,
 };
 use crate::limits::{CLOCK_UNCERTAINTY_MAX, SEARCH_CAMERAS_MAX};
 use crate::model::{BoxId, DeviceId, Time};
 use answer::{Answer, ClipView, PlaceView, Understood, WindowView, clip_view};
 use atlas::Atlas;
-use cameras::{Found, Stand};
+use cameras::{Found, Stand, Which};
 use question::Question;
 use token::Token;
 
@@ -89,8 +91,9 @@ impl Search {
             let stand = atlas.cameras().stand_at(&hit.row.device, hit.moment);
             clips.push(clip_view(hit.row, stand.map(|s| &s.placement), hit.found, hit.is_certain));
         }
-        let coverage =
-            found.iter().map(|f| self.coverage(f, &question.windows, now)).collect::<Result<_, _>>()?;
+        let beside = self.beside(&found, atlas.lamps(), &question.windows)?;
+        let coverage = found.iter().map(|f| self.coverage(f, &beside, &question.windows, now));
+        let coverage = coverage.collect::<Result<_, _>>()?;
         Ok(Answer { understood: understood(question, &found), clips, coverage, next })
     }
 
@@ -99,11 +102,6 @@ impl Search {
         let Some(row) = self.catalog.clip(clip)? else { return Ok(None) };
         let stand = atlas.cameras().stand_at(&row.device, row.start);
         Ok(Some(clip_view(row, stand.map(|s| &s.placement), None, true)))
-    }
-
-    /// What the boxes said. Blocking.
-    pub fn events(&self, _pass: &Pass, query: &EventQuery) -> Result<EventPage, SearchError> {
-        Ok(self.catalog.events(query)?)
     }
 
     /// What was set aside, newest first, and how much of it there is. Blocking.
@@ -186,7 +184,7 @@ pub fn uncertain_span(row: &ClipRow) -> (Time, Time) {
 /// The cameras of the place, if they are not too many.
 pub fn cameras_of(question: &Question, atlas: &Atlas) -> Result<Vec<Found>, SearchError> {
     let Question { place, windows, .. } = question;
-    let found = atlas.cameras().find(place, windows, question.centre(), atlas.history());
+    let found = atlas.cameras().find(Which::Cameras, place, windows, question.centre(), atlas.history());
     let cameras = devices_of(&found).len();
     if cameras > SEARCH_CAMERAS_MAX {
         return Err(SearchError::TooManyCameras { cameras });
@@ -218,3 +216,6 @@ fn round(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale
 }
+
+#[cfg(test)]
+mod tests;

@@ -306,7 +306,8 @@ pub fn windows(asked: &Asked, now: Time) -> Result<Vec<TimeRange>, SearchError> 
     Ok(windows)
 }
 
-fn check_text(key: &str, text: &str) -> Result<(), SearchError> {
+/// Refuses a text that is longer than any name.
+pub fn check_text(key: &str, text: &str) -> Result<(), SearchError> {
     if text.chars().count() > SEARCH_TEXT_CHARS_MAX {
         return Err(wrong(format!("{key}: at most {SEARCH_TEXT_CHARS_MAX} characters")));
     }

@@ -172,7 +172,7 @@ fn last(text: &Text, now: &Zoned) -> Option<TimeRange> {
     use Token::{Number, Word};
     let seconds = match body.tokens() {
         [Word(half), Word(u)] if half == "nua" || half == "half" => unit(u)? / 2,
-        [Word(u)] if unit(u).is_some_and(|s| s > 1) && had_head => unit(u)?,
+        [Word(u)] if unit(u).is_some_and(|s| (MINUTE..=DAY).contains(&s)) && had_head => unit(u)?,
         [Number(n), Word(u)] => n.value * unit(u)?,
         [Number(n), Token::Symbol(',' | '.'), Number(tenths), Word(u)] if tenths.digits == 1 => {
             n.value * unit(u)? + tenths.value * unit(u)? / 10
@@ -424,7 +424,8 @@ const FILLERS: &[&str] = &[
 fn day_of(mut text: Text, now: &Zoned) -> Option<(Day, Text)> {
     let today = now.date();
     let mut day = Day { date: today, part: None, is_named: false };
-    let is_tonight = text.has(&["tonight"]);
+    // "đến nay": the word alone is the present, not today.
+    let (is_tonight, is_now) = (text.has(&["tonight"]), text.is_now());
     match text.take_date(today) {
         Some(Ok(date)) => (day.date, day.is_named) = (date, true),
         Some(Err(())) => return None,
@@ -450,8 +451,7 @@ fn day_of(mut text: Text, now: &Zoned) -> Option<(Day, Text)> {
     } else if !day.is_named {
         let yesterday: [&[&str]; 4] = [&["hom", "qua"], &["yesterday"], &["qua"], &["last"]];
         let present: [&[&str]; 4] = [&["hom", "nay"], &["today"], &["nay"], &["this"]];
-        // "đến nay": the word alone is the present, not today.
-        if !text.is_now() {
+        if !is_now {
             if yesterday.iter().any(|words| text.take(words)) {
                 (day.date, day.is_named) = (today - 1.day(), true);
             } else if present.iter().any(|words| text.take(words)) || is_tonight {

@@ -17,19 +17,18 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::ask;
 use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
-use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
+use crate::hub::catalog::{self, RefusedRow, TimeRange};
 use crate::hub::reindex::{IndexReport, RebuildError};
 use crate::hub::replay::{Filter, Replayed};
 use crate::hub::search::answer::{Answer, ClipView};
-use crate::hub::search::question::{Asked, Question, window};
+use crate::hub::search::question::{Asked, Question};
 use crate::hub::search::token::{Token, digest_of};
-use crate::limits::{
-    API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
-};
-use crate::model::{BoxId, DeviceId, PURPOSE_HEADER, Sha256Hash, Time, purpose_from_header};
+use crate::limits::{API_BODY_BYTES_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX};
+use crate::model::{BoxId, PURPOSE_HEADER, Sha256Hash, Time, purpose_from_header};
 
 pub type App = State<Arc<Web>>;
 pub type Answered<T> = Result<Json<T>, Problem>;
@@ -42,7 +41,12 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/clips/{id}", get(clip))
         .route("/clips/{id}/video.mp4", get(clip_video))
         .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
-        .route("/events", get(events))
+        .route("/understand", get(ask::understand))
+        .route("/suggest", get(ask::suggest))
+        .route("/cameras", get(ask::cameras))
+        .route("/follow", post(ask::follow))
+        .route("/footage-requests", post(ask::footage_request))
+        .route("/events", get(super::events::events))
         .route("/boxes", get(boxes))
         .route("/devices/{id}/lamp", post(super::lamp::lamp))
         .route("/refused", get(refused))
@@ -257,107 +261,6 @@ async fn footage(
     };
     let kind = if action == Action::Thumbnail { "image/jpeg" } else { "video/mp4" };
     video::answer(&pass, &web.clips, &sha256, bytes, kind, wanted).await
-}
-
-// --- events ---
-
-#[derive(Debug, Clone, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct EventsQuery {
-    /// For instance `camnet.lamp.v1`.
-    r#type: Option<String>,
-    #[param(value_type = Option<String>)]
-    device: Option<DeviceId>,
-    #[param(value_type = Option<String>)]
-    r#box: Option<BoxId>,
-    #[param(value_type = Option<String>)]
-    from: Option<Time>,
-    #[param(value_type = Option<String>)]
-    to: Option<Time>,
-    /// `newest` or `oldest`.
-    #[param(value_type = Option<String>)]
-    order: Option<Order>,
-    limit: Option<usize>,
-    page: Option<String>,
-    purpose: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct Events {
-    events: Vec<EventView>,
-    next: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct EventView {
-    id: Uuid,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    #[schema(value_type = String, format = DateTime)]
-    time: Time,
-    #[schema(value_type = String, format = DateTime)]
-    received: Time,
-    /// The recorded time is implausible: the event stands in the list by its arrival.
-    by_arrival: bool,
-    #[serde(rename = "box")]
-    box_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    epoch: String,
-    sequence: u64,
-    /// Another event came first under the same box, epoch and sequence.
-    conflict: bool,
-    #[schema(value_type = Object)]
-    data: Value,
-}
-
-impl From<EventRow> for EventView {
-    fn from(row: EventRow) -> Self {
-        let body: Value = serde_json::from_slice(&row.json).unwrap_or_default();
-        Self {
-            id: row.id,
-            source: body["source"].as_str().unwrap_or_default().to_owned(),
-            kind: row.kind,
-            time: row.time,
-            received: row.received,
-            by_arrival: row.by_arrival,
-            box_id: row.box_id.to_string(),
-            device: row.device.as_ref().map(DeviceId::to_string),
-            epoch: row.epoch.to_string(),
-            sequence: row.sequence,
-            conflict: row.conflict,
-            data: body["data"].clone(),
-        }
-    }
-}
-
-/// What the boxes said, by time.
-#[utoipa::path(get, path = "/api/v1/events", params(EventsQuery),
-    responses((status = 200, body = Events), (status = 400, body = Problem)))]
-pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Events> {
-    let asked: EventsQuery = query(&uri)?;
-    let limit = page_limit(asked.limit, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
-    let digest = digest_of(&EventsQuery { page: None, limit: None, purpose: None, ..asked.clone() });
-    let token = asked.page.as_deref().map(|text| Token::<EventKey>::read(text, digest)).transpose()?;
-    let at = token.as_ref().map_or_else(Time::now, |token| token.at);
-    let range = window(asked.from, asked.to, at)?;
-    let subject = json!({ "type": asked.r#type, "device": asked.device, "box": asked.r#box,
-        "from": range.from, "to": range.to, "limit": limit });
-    let pass = looker.pass(&web, Action::Events, asked.purpose, subject).await?;
-    let query = EventQuery {
-        kind: asked.r#type,
-        device: asked.device,
-        box_id: asked.r#box,
-        range,
-        order: asked.order.unwrap_or_default(),
-        after: token.map(|t| t.after),
-        limit,
-    };
-    let page = blocking(move || web.search().events(&pass, &query)).await?;
-    let next = page.next.map(|after| Token::new(digest, at, after).write());
-    Ok(Json(Events { events: page.events.into_iter().map(EventView::from).collect(), next }))
 }
 
 // --- for the technician ---

@@ -4,8 +4,10 @@
 //! elsewhere. May not listen for officers beyond loopback until login exists.
 
 mod api;
+mod ask;
 pub mod boxes;
 mod console;
+mod events;
 pub mod lamp;
 pub mod openapi;
 mod places;

@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{api, lamp, places};
+use super::{api, ask, events, lamp, places};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,7 +17,12 @@ use super::{api, lamp, places};
         api::clip,
         api::clip_video,
         api::clip_thumbnail,
-        api::events,
+        events::events,
+        ask::understand,
+        ask::suggest,
+        ask::cameras,
+        ask::follow,
+        ask::footage_request,
         api::boxes,
         lamp::lamp,
         api::refused,

@@ -21,7 +21,7 @@ use crate::hub::catalog::{
     RefusedQuery,
 };
 use crate::hub::registry::{Registry, RegistryFile};
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::HubRecord;
 use crate::model::{
     ClockQuality, ClockSource, CoverageSpan, Point, Sha256Hash, SyncState, Video, distance_m,
 };
@@ -58,7 +58,10 @@ impl Catalog for Plain {
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
         Ok(self.0.iter().find(|row| row.clip == clip).cloned())
     }
-    fn coverage(&self, _: &DeviceId, _: TimeRange) -> Result<Vec<CoverageSpan>, CatalogError> {
+    fn clip_counts(&self, _: &[DeviceId], _: Time, _: i64, _: usize) -> Result<Vec<u64>, CatalogError> {
+        Ok(Vec::new())
+    }
+    fn coverage(&self, _: &[DeviceId], _: TimeRange) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         Ok(Vec::new())
     }
     fn events(&self, _: &EventQuery) -> Result<EventPage, CatalogError> {
@@ -73,8 +76,8 @@ impl Catalog for Plain {
     fn boxes(&self) -> Result<Vec<BoxRow>, CatalogError> {
         Ok(Vec::new())
     }
-    fn stored(&self, _: &Sha256Hash) -> Result<Option<StoredFile>, CatalogError> {
-        Ok(None)
+    fn has_upload(&self, _: Uuid, _: &Sha256Hash) -> Result<bool, CatalogError> {
+        Ok(false)
     }
 }
 

@@ -144,6 +144,12 @@ pub const DECODER_PENDING_FRAMES_MAX: u64 = 100;
 /// [`DECODER_SILENT_FRAMES_MIN`] access units went in.
 pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
 pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
+/// Heaps of the C library that the threads of a box share. By default there are 8 for each core: what one thread frees,
+/// the next one with another heap can't use.
+pub const HEAP_ARENAS_MAX: i32 = 1;
+/// Larger blocks (pictures, fragments, clips) are mapped by themselves and given back when they are freed. By default
+/// this grows with what is freed, up to 32 MiB, and the heap with it.
+pub const HEAP_BLOCK_BYTES_MAX: i32 = 128 << 10;
 /// Longest that making one still may take.
 pub const STILL_MAX: Duration = Duration::from_secs(20);
 /// Longest that a lamp cabinet may take to accept a connection.
@@ -191,8 +197,6 @@ pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 pub const FRAGMENT_SECONDS_MAX: u64 = 10;
 /// Longest motion event and the clip of it, without what is before and after; what lasts longer goes on as another.
 pub const CLIP_SECONDS_MAX: u64 = 120;
-/// Clips that wait for upload, in memory; the ring has the rest.
-pub const UPLOAD_QUEUE_MAX: usize = 4096;
 /// How often the folder of clips is looked at for new ones.
 pub const UPLOAD_LOOK: Duration = Duration::from_millis(500);
 /// A clip that the hub refuses is offered again after at most this long.

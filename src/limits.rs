@@ -363,6 +363,8 @@ pub const SEARCH_WINDOWS_MAX: usize = 200;
 /// Positions of all rings of a search's polygon, and of its route.
 pub const SEARCH_POLYGON_POINTS_MAX: usize = 2_000;
 pub const SEARCH_ROUTE_POINTS_MAX: usize = 1_000;
+/// Positions of a search's shapes that the access log keeps as they are; of longer ones it keeps bounds and a hash.
+pub const ACCESS_POSITIONS_MAX: usize = 100;
 /// Whole width of the corridor along a route, metres: usual and widest.
 pub const SEARCH_WIDTH_M: f64 = 60.0;
 pub const SEARCH_WIDTH_M_MAX: f64 = 2_000.0;

@@ -441,7 +441,10 @@ impl History {
             let before = below.len();
             for (id, versions) in &self.areas {
                 let has = |v: &Version<Area>| v.value.parent.as_ref().is_some_and(|p| below.contains(p));
-                let counts = |v: &Version<Area>| v.is_valid_in(range) || v.until.is_none();
+                let is_now = |v: &Version<Area>| v.until.is_none() && v.value.until.is_none();
+                let counts = |v: &Version<Area>| {
+                    (v.is_valid_in(range) && v.value.is_valid_in(range.from, range.to)) || is_now(v)
+                };
                 if versions.iter().any(|v| counts(v) && has(v)) {
                     below.insert(id.clone());
                 }
@@ -749,5 +752,11 @@ mod tests {
         let range = TimeRange { from: time("2026-02-01T00:00:00Z"), to: time("2026-02-02T00:00:00Z") };
         let below = |id: &str| registry.history().areas_below(&AreaId::new(id).unwrap(), range).len();
         assert_eq!((below("ward"), below("block-1")), (2, 1));
+        // A block that is said to have ended before the question's time.
+        let ended = "parent = \"ward\"\n        until = \"2026-01-01T00:00:00Z\"";
+        registry.import(&parse(&WARD.replace("parent = \"ward\"", ended)).unwrap(), range.from).unwrap();
+        assert_eq!(below("ward"), 2, "as it stood in the registry until now");
+        let later = TimeRange { from: time("2026-02-03T00:00:00Z"), to: time("2026-02-04T00:00:00Z") };
+        assert_eq!(registry.history().areas_below(&AreaId::new("ward").unwrap(), later).len(), 1);
     }
 }

@@ -71,6 +71,13 @@ pub struct Area {
     pub until: Option<Time>,
 }
 
+impl Area {
+    /// Whether, by its own word, there was such an area at a moment of the time from `from` to `to`.
+    pub fn is_valid_in(&self, from: Time, to: Time) -> bool {
+        self.from.is_none_or(|since| since <= to) && self.until.is_none_or(|until| until > from)
+    }
+}
+
 /// A street (đường), to be found by its name and drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -26,7 +26,7 @@ use super::geometry::{
 use super::question::Condition;
 use super::round;
 use crate::hub::catalog::TimeRange;
-use crate::hub::registry::{History, Placement};
+use crate::hub::registry::{History, Placement, Version};
 use crate::model::{
     AreaId, DeviceId, DeviceKind, Point, Sector, SiteId, Time, View, bearing_deg, distance_m,
 };
@@ -98,8 +98,26 @@ pub struct Cameras {
     stands: Vec<Arc<Stand>>,
     by_device: HashMap<DeviceId, Range<usize>>,
     by_site: HashMap<SiteId, Vec<u32>>,
+    /// What was ever filed under an area itself.
+    filed: HashMap<AreaId, Vec<Filed>>,
     points: RTree<Entry>,
     views: RTree<Entry>,
+}
+
+/// A site that was filed under an area for some time.
+#[derive(Debug)]
+struct Filed {
+    site: SiteId,
+    point: Point,
+    from: Time,
+    until: Option<Time>,
+}
+
+impl Filed {
+    /// Whether it counts for a question's time: it was so within it, or is so now.
+    fn counts_in(&self, range: TimeRange) -> bool {
+        self.until.is_none_or(|until| self.from <= range.to && until > range.from)
+    }
 }
 
 impl Cameras {
@@ -116,6 +134,14 @@ impl Cameras {
                 by_device.insert(id.clone(), begin..stands.len());
             }
         }
+        let mut filed: HashMap<AreaId, Vec<Filed>> = HashMap::new();
+        for (id, versions) in history.sites() {
+            for Version { from, until, value } in versions {
+                let (site, point) = (id.clone(), value.point);
+                let entry = Filed { site, point, from: *from, until: *until };
+                filed.entry(value.area.clone()).or_default().push(entry);
+            }
+        }
         let numbered = || stands.iter().enumerate();
         let point = |(n, stand): (usize, &Arc<Stand>)| {
             let Point { lat, lon } = stand.placement.site.point;
@@ -127,7 +153,7 @@ impl Cameras {
         };
         let points = RTree::bulk_load(numbered().map(point).collect());
         let views = RTree::bulk_load(numbered().filter_map(view).collect());
-        Self { stands, by_device, by_site, points, views }
+        Self { stands, by_device, by_site, filed, points, views }
     }
 
     /// Where a device stood, by time.
@@ -152,7 +178,7 @@ impl Cameras {
         centre: Option<Point>,
         history: &History,
     ) -> Vec<Found> {
-        let tests: Vec<Test> = place.iter().map(|c| Test::new(c, windows, history)).collect();
+        let tests: Vec<Test> = place.iter().map(|c| Test::new(c, windows, self, history)).collect();
         let mut candidates = self.candidates(&tests);
         candidates.sort_unstable();
         candidates.dedup();
@@ -303,14 +329,14 @@ enum Test<'a> {
 }
 
 impl<'a> Test<'a> {
-    fn new(condition: &'a Condition, windows: &[TimeRange], history: &History) -> Self {
+    fn new(condition: &'a Condition, windows: &[TimeRange], cameras: &Cameras, history: &History) -> Self {
         match condition {
             Condition::Circle { point, radius_m, .. } => {
                 Self::Circle { centre: Point { lat: point.lat, lon: point.lon }, radius_m: *radius_m }
             }
             Condition::Polygon { polygons } => Self::Polygon(polygons),
             Condition::Route { line, width_m } => Self::Route { line, width_m: *width_m },
-            Condition::Area { area, .. } => Self::area(&area.id, windows, history),
+            Condition::Area { area, .. } => Self::area(&area.id, windows, cameras, history),
             Condition::Sites { sites } => {
                 Self::Sites(sites.iter().filter_map(|id| SiteId::new(id.as_str()).ok()).collect())
             }
@@ -321,18 +347,17 @@ impl<'a> Test<'a> {
         }
     }
 
-    fn area(id: &str, windows: &[TimeRange], history: &History) -> Self {
+    fn area(id: &str, windows: &[TimeRange], cameras: &Cameras, history: &History) -> Self {
         let mut sites: HashMap<SiteId, Vec<Point>> = HashMap::new();
         let (Ok(id), Some(first), Some(last)) = (AreaId::new(id), windows.first(), windows.last()) else {
             return Self::Area { sites, boundary: Vec::new() };
         };
         let range = TimeRange { from: first.from, to: last.to };
-        let below = history.areas_below(&id, range);
-        for (site, versions) in history.sites() {
-            let counts = |v: &&_| is_filed(v, range, &below);
-            let points: Vec<Point> = versions.iter().filter(counts).map(|v| v.value.point).collect();
-            if !points.is_empty() {
-                sites.insert(site.clone(), points);
+        for area in history.areas_below(&id, range) {
+            for filed in cameras.filed.get(&area).map_or(&[][..], Vec::as_slice) {
+                if filed.counts_in(range) {
+                    sites.entry(filed.site.clone()).or_default().push(filed.point);
+                }
             }
         }
         let boundary = &history.area(&id).map_or(&[][..], |area| &area.boundary);
@@ -355,13 +380,4 @@ impl<'a> Test<'a> {
             Self::Sees(point) => stand.sight(*point).is_some(),
         }
     }
-}
-
-/// Whether this version of a site counts for the question's time, or now, and is filed under one of the areas.
-fn is_filed(
-    version: &crate::hub::registry::Version<crate::model::Site>,
-    range: TimeRange,
-    below: &BTreeSet<AreaId>,
-) -> bool {
-    (version.is_valid_in(range) || version.until.is_none()) && below.contains(&version.value.area)
 }

@@ -3,8 +3,13 @@
 //! Owns the folding of Vietnamese, the abbreviations and the ranking. Marks do not count, composed and decomposed
 //! letters are one, đ is d; "P.", "TX.", "KP." and their like are written out. A name is found, best first:
 //!
-//! 0. as it is, 1. without words like "phường" or "đường", 2. by its beginning, 3. by words in their order, 4. by words in any
-//!    order, 5. with words of its address or of the areas above it, 6. with one letter wrong in a word of four or more.
+//! 0. as it is,
+//! 1. without words like "phường" or "đường",
+//! 2. by its beginning,
+//! 3. by words in their order,
+//! 4. by words in any order,
+//! 5. with words of its address or of the areas above it,
+//! 6. with one letter wrong in a word of four or more, where nothing else is found.
 //!
 //! Former names, and names that the registry had before, lead to what bears another now.
 
@@ -103,7 +108,7 @@ impl Names {
         for (id, versions) in history.sites() {
             let Some(site) = versions.last().map(|v| &v.value) else { continue };
             let context = joined(&[&site.address, &paths.of_area(&site.area)]);
-            for text in [&site.name, &site.address] {
+            for text in [site.name.as_str(), &site.address, id.as_str()] {
                 let point = Some(site.point);
                 names.add(
                     NameKind::Site,
@@ -218,6 +223,10 @@ impl Names {
         let asked = Query { telling: telling(&words), words, typing };
         let mut ranked: Vec<(Rank, &Entry)> =
             self.entries.iter().filter_map(|entry| Some((asked.rank(entry)?, entry))).collect();
+        // Wrong letters are looked for only where nothing is right.
+        if ranked.is_empty() {
+            ranked = self.entries.iter().filter(|e| asked.nearly_in(&e.words)).map(|e| (6, e)).collect();
+        }
         let order = |(rank, e): &(Rank, &Entry)| {
             (
                 *rank,
@@ -336,10 +345,8 @@ impl Query {
         }
         // At least one word must be of the name itself.
         let names_it = self.telling.iter().any(|word| entry.telling.contains(word));
-        if names_it && self.all_in(|word| entry.words.iter().chain(&entry.around).any(|w| word(w))) {
-            return Some(5);
-        }
-        self.nearly_in(&entry.words).then_some(6)
+        let is_around = || self.all_in(|word| entry.words.iter().chain(&entry.around).any(|w| word(w)));
+        (names_it && is_around()).then_some(5)
     }
 
     /// Whether a word that was typed stands for `word`. Numbers are typed whole, but for one that is still typed.
@@ -381,6 +388,10 @@ impl Query {
 
 /// Whether one letter too many, too few, wrong, or exchanged with its neighbour makes one word of the other.
 fn differs_by_one(a: &str, b: &str) -> bool {
+    // Most words differ by much, which their bytes tell at once.
+    if a.len().abs_diff(b.len()) > 4 {
+        return false;
+    }
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let (short, long) = if a.len() <= b.len() { (&a, &b) } else { (&b, &a) };
     if long.len() - short.len() > 1 {

@@ -11,15 +11,15 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::answer::{NameView, PointView};
 use super::atlas::Atlas;
-use super::geometry::{Line, Polygon, line_of, polygons_of};
+use super::geometry::{Bounds, Line, Polygon, line_of, polygons_of};
 use super::token::{Token, digest_of};
 use super::when::{self, Words};
 use super::{SearchError, wrong};
 use crate::hub::catalog::{ClipKey, Order, TimeRange};
 use crate::limits::{
-    PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_DEVICES_MAX, SEARCH_NEAR_RADIUS_M, SEARCH_POLYGON_POINTS_MAX,
-    SEARCH_RADIUS_M_MAX, SEARCH_RANGE_MAX, SEARCH_ROUTE_POINTS_MAX, SEARCH_SITES_MAX, SEARCH_TEXT_CHARS_MAX,
-    SEARCH_WIDTH_M, SEARCH_WIDTH_M_MAX, SEARCH_WINDOWS_MAX,
+    ACCESS_POSITIONS_MAX, PAGE_CLIPS, PAGE_CLIPS_MAX, SEARCH_DEVICES_MAX, SEARCH_NEAR_RADIUS_M,
+    SEARCH_POLYGON_POINTS_MAX, SEARCH_RADIUS_M_MAX, SEARCH_RANGE_MAX, SEARCH_ROUTE_POINTS_MAX,
+    SEARCH_SITES_MAX, SEARCH_TEXT_CHARS_MAX, SEARCH_WIDTH_M, SEARCH_WIDTH_M_MAX, SEARCH_WINDOWS_MAX,
 };
 use crate::model::{DeviceId, Point, SiteId, Time};
 
@@ -194,6 +194,23 @@ pub enum Condition {
     },
 }
 
+impl Condition {
+    /// As the access log keeps it.
+    fn logged(&self) -> Value {
+        let (kind, positions): (_, Vec<&[f64; 2]>) = match self {
+            Self::Polygon { polygons } => ("polygon", polygons.iter().flatten().flatten().collect()),
+            Self::Route { line, .. } => ("route", line.iter().collect()),
+            _ => return serde_json::json!(self),
+        };
+        if positions.len() <= ACCESS_POSITIONS_MAX {
+            return serde_json::json!(self);
+        }
+        let bounds = Bounds::of(positions.iter().copied()).map(|b| [b.west, b.south, b.east, b.north]);
+        let digest = hex::encode(digest_of(self));
+        serde_json::json!({ "kind": kind, "positions": positions.len(), "bounds": bounds, "digest": digest })
+    }
+}
+
 impl Question {
     /// Understands what was asked at `now`, against the registry.
     pub fn understand(asked: &Asked, atlas: &Atlas, now: Time) -> Result<Self, SearchError> {
@@ -241,13 +258,13 @@ impl Question {
         })
     }
 
-    /// The question in the access log's words. Of many windows the first are told; all shapes are bounded.
+    /// The question in the access log's words. Of many windows the first are told, of long shapes bounds and a hash.
     pub fn subject(&self) -> Value {
         let range = self.range();
         let shown: Vec<_> = self.windows.iter().take(3).map(|w| [w.from, w.to]).collect();
         serde_json::json!({
             "from": range.from, "to": range.to, "windows": self.windows.len(), "first_windows": shown,
-            "place": self.place, "order": self.order, "limit": self.limit, "after": self.after,
+            "place": self.place.iter().map(Condition::logged).collect::<Vec<_>>(), "order": self.order, "limit": self.limit, "after": self.after,
         })
     }
 }

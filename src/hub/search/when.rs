@@ -246,7 +246,7 @@ fn span(text: &Text, now: &Zoned) -> Result<TimeRange, WhenError> {
 /// "từ 23h đến nay": at most a day.
 fn until_now(mut day: Day, from: Seconds, now: &Zoned) -> Result<TimeRange, WhenError> {
     if !day.is_named && moment(day.date, from) > now.timestamp() {
-        day.date = day.date - 1.day();
+        day.date -= 1.day();
     }
     day.is_named = true;
     let since_midnight = now.timestamp().duration_since(moment(day.date, 0)).as_secs();
@@ -282,7 +282,7 @@ fn finish(
     is_exact: bool,
 ) -> Result<TimeRange, WhenError> {
     if !day.is_named && !is_exact && moment(day.date, from) > now.timestamp() {
-        day.date = day.date - 1.day();
+        day.date -= 1.day();
     }
     if to <= from {
         return Err(WhenError::Backwards);

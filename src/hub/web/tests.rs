@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 use std::sync::atomic::AtomicBool;
 
+mod ask;
+
 use super::*;
 use crate::hub::catalog::live::Live;
 use crate::hub::certificates::{init, issue_box, loopback_names};

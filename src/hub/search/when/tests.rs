@@ -50,7 +50,8 @@ fn texts_mean_what_the_shared_table_says() {
 fn hours_and_weekdays_repeat_within_the_windows() {
     // Monday 9/11 00:00 to Wednesday 11/11 03:00 in Vietnam.
     let all = [range("2026-11-08T17:00:00Z", "2026-11-10T20:00:00Z")];
-    let table: [(&str, &[&str], &[(&str, &str)]); 5] = [
+    type Expected = &'static [(&'static str, &'static str)];
+    let table: [(&str, &[&str], Expected); 5] = [
         (
             "22:00-04:00",
             &[],

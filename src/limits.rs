@@ -319,6 +319,16 @@ pub const SEARCH_CAMERAS_MAX: usize = 2_000;
 pub const SEARCH_SPANS_MAX: usize = 2_000;
 /// What a clock may leave open, at most, when clips are searched: one that is worse is found by what it says.
 pub const SEARCH_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
+/// Buckets of a timeline: about so many where nobody asks for a length, and most.
+pub const TIMELINE_BUCKETS: usize = 200;
+pub const TIMELINE_BUCKETS_MAX: usize = 2_000;
+/// Buckets of all cameras in one answer about coverage.
+pub const COVERAGE_CELLS_MAX: usize = 100_000;
+/// Clips of one download (CSV, GeoJSON); a larger one ends here and says so.
+pub const EXPORT_CLIPS_MAX: usize = 100_000;
+/// Clips that an answer which is told as it comes reads at once, and lines that wait for the reader.
+pub const STREAM_CLIPS: usize = 16;
+pub const STREAM_LINES_MAX: usize = 64;
 /// Files of days that the index keeps open.
 pub const INDEX_FILES_OPEN_MAX: usize = 256;
 /// Memory of the embedded index's cache.

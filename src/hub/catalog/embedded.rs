@@ -57,14 +57,14 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{
-    Basis, BoxRow, Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow, EventKey,
-    EventPage, EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
-    lay_out, place_in_time,
+    Basis, BoxRow, Buckets, Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow,
+    EventKey, EventPage, EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow,
+    TimeRange, lay_out, place_in_time,
 };
 use crate::hub::truth::{HubRecord, TruthRecords};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX};
 use crate::model::{BoxId, CoverageSpan, DeviceId, Sha256Hash, Time};
-use clips::{Buckets, ClipSearch};
+use clips::ClipSearch;
 use day_files::DayFiles;
 use directory::{Run, Runs};
 use events::EventSearch;
@@ -530,25 +530,18 @@ impl Catalog for Embedded {
     fn clip_counts(
         &self,
         devices: &[DeviceId],
-        from: Time,
-        bucket_us: i64,
-        count: usize,
+        ranges: &[TimeRange],
+        buckets: Buckets,
     ) -> Result<Vec<u64>, CatalogError> {
-        let buckets = Buckets { from_us: from.as_microsecond(), bucket_us: bucket_us.max(1), count };
-        let query = ClipQuery {
-            devices: devices.to_vec(),
-            ranges: Vec::new(),
-            order: Order::Oldest,
-            after: None,
-            limit: 0,
-        };
+        let (devices, ranges) = (devices.to_vec(), ranges.to_vec());
+        let query = ClipQuery { devices, ranges, order: Order::Oldest, after: None, limit: 0 };
         let search = ClipSearch::new(&query, &self.sources());
         let (keyed, closed) = {
             let state = self.state();
             let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
-            (clips::keyed_starts(view, &state, devices, buckets)?, self.closed(&state))
+            (clips::keyed_starts(view, &state, &query)?, self.closed(&state))
         };
-        clips::counts(&search, keyed.into_iter(), closed.packed(), buckets)
+        clips::counts(&search, &keyed, closed.packed(), buckets)
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {

@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use super::embedded::{Embedded, Opened, Sizes};
 use super::{
-    BoxRow, Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount, RefusedPage,
-    RefusedQuery, TimeRange,
+    BoxRow, Buckets, Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount,
+    RefusedPage, RefusedQuery, TimeRange,
 };
 use crate::hub::truth::{HubRecord, TruthRecords};
 use crate::limits::INDEX_RETIRE_MAX;
-use crate::model::{CoverageSpan, DeviceId, Sha256Hash, Time};
+use crate::model::{CoverageSpan, DeviceId, Sha256Hash};
 
 const CURRENT: &str = "current";
 
@@ -246,10 +246,9 @@ impl Catalog for Live {
     fn clip_counts(
         &self,
         devices: &[DeviceId],
-        from: Time,
-        bucket_us: i64,
-        count: usize,
+        ranges: &[TimeRange],
+        buckets: Buckets,
     ) -> Result<Vec<u64>, CatalogError> {
-        self.index().clip_counts(devices, from, bucket_us, count)
+        self.index().clip_counts(devices, ranges, buckets)
     }
 }

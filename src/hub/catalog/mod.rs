@@ -31,13 +31,12 @@ pub trait Catalog: Send + Sync {
     /// The clips that a question asks for, in its order: at most `limit`, fewer only where there are no more.
     fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError>;
 
-    /// How many clips of the devices begin in each of `count` buckets of `bucket_us` microseconds from `from` on.
+    /// How many clips of the devices begin in each bucket, of those that begin in one of `ranges` (by time).
     fn clip_counts(
         &self,
         devices: &[DeviceId],
-        from: Time,
-        bucket_us: i64,
-        count: usize,
+        ranges: &[TimeRange],
+        buckets: Buckets,
     ) -> Result<Vec<u64>, CatalogError>;
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError>;
@@ -84,6 +83,29 @@ pub struct TimeRange {
 impl TimeRange {
     pub fn overlaps(&self, start: Time, end: Time) -> bool {
         start <= self.to && end >= self.from
+    }
+}
+
+/// Spans of equal length, one behind the other; a moment on a border belongs to the later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buckets {
+    pub from: Time,
+    /// Length of one, microseconds, at least 1.
+    pub bucket_us: i64,
+    pub count: usize,
+}
+
+impl Buckets {
+    /// End of the last one, microseconds since 1970.
+    pub fn to_us(self) -> i64 {
+        self.from.as_microsecond().saturating_add(self.bucket_us.saturating_mul(self.count as i64))
+    }
+
+    /// The bucket of a moment.
+    pub fn of(self, us: i64) -> Option<usize> {
+        let behind = us.checked_sub(self.from.as_microsecond()).filter(|behind| *behind >= 0)?;
+        let n = usize::try_from(behind / self.bucket_us).ok()?;
+        (n < self.count).then_some(n)
     }
 }
 

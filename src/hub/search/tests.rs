@@ -17,7 +17,7 @@ use super::question::{Asked, Question};
 use super::*;
 use crate::hub::access::{Action, Actor, Gate, Look};
 use crate::hub::catalog::{
-    Basis, BoxRow, CatalogError, ClipQuery, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
+    Basis, BoxRow, Buckets, CatalogError, ClipQuery, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
     RefusedQuery,
 };
 use crate::hub::registry::{Registry, RegistryFile};
@@ -58,8 +58,20 @@ impl Catalog for Plain {
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
         Ok(self.0.iter().find(|row| row.clip == clip).cloned())
     }
-    fn clip_counts(&self, _: &[DeviceId], _: Time, _: i64, _: usize) -> Result<Vec<u64>, CatalogError> {
-        Ok(Vec::new())
+    fn clip_counts(
+        &self,
+        devices: &[DeviceId],
+        ranges: &[TimeRange],
+        buckets: Buckets,
+    ) -> Result<Vec<u64>, CatalogError> {
+        let mut counts = vec![0; buckets.count];
+        for row in self.0.iter().filter(|row| devices.contains(&row.device)) {
+            let n = buckets.of(row.start.as_microsecond());
+            if let Some(n) = n.filter(|_| ranges.iter().any(|r| r.overlaps(row.start, row.start))) {
+                counts[n] += 1;
+            }
+        }
+        Ok(counts)
     }
     fn coverage(&self, _: &[DeviceId], _: TimeRange) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         Ok(Vec::new())

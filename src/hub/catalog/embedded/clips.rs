@@ -9,14 +9,14 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use super::clip_block::{ClipBlock, ClipEntry, ClipHead};
-use super::directory::Run;
-use super::keys::{Key, clip_key, kind};
+use super::directory::{BlockBounds, Run};
+use super::keys::{clip_key, kind};
 use super::packed::{Packed, unreadable};
 use super::sources::Sources;
 use super::state::State;
 use super::values::{ClipValue, decode};
 use super::view::View;
-use super::{CatalogError, ClipKey, ClipQuery, Order, TimeRange};
+use super::{Buckets, CatalogError, ClipKey, ClipQuery, Order, TimeRange};
 use crate::hub::catalog::uncertain_us;
 use crate::model::DeviceId;
 
@@ -199,34 +199,36 @@ fn first_rank(query: &ClipQuery, start_min_us: i64, start_max_us: i64) -> (i64, 
     }
 }
 
-/// How many clips of the cameras begin in each bucket: `count` buckets of `bucket_us` from `from_us` on.
+/// How many clips begin in each bucket; `keyed` are the starts of those that are keys.
 pub fn counts(
     search: &ClipSearch<'_>,
-    keyed: impl Iterator<Item = i64>,
+    keyed: &[i64],
     packed: Packed<'_>,
     buckets: Buckets,
 ) -> Result<Vec<u64>, CatalogError> {
     let mut counts = vec![0; buckets.count];
-    for start_us in keyed {
-        buckets.add(&mut counts, start_us);
-    }
-    let (from_us, to_us) = (buckets.from_us, buckets.to_us());
+    let mut add = |start_us: i64| {
+        let is_asked = search.query.ranges.iter().any(|r| (us(r).0..=us(r).1).contains(&start_us));
+        if let Some(n) = buckets.of(start_us).filter(|_| is_asked) {
+            counts[n] += 1;
+        }
+    };
+    keyed.iter().for_each(|&start_us| add(start_us));
+    let begins = |bounds: &BlockBounds| {
+        search.query.ranges.iter().any(|r| bounds.start_min_us <= us(r).1 && bounds.start_max_us >= us(r).0)
+    };
     for run in packed.runs.iter() {
         let section = &run.blocks.clips;
-        if section.starts_us().is_none_or(|(first, last)| first >= to_us || last < from_us) {
+        if !search.query.ranges.iter().any(|r| section.may_overlap(us(r).0, us(r).1)) {
             continue;
         }
-        for n in section.of_sources(&search.sources) {
-            let bounds = &section.blocks[n];
-            if bounds.start_min_us >= to_us || bounds.start_max_us < from_us {
-                continue;
-            }
+        for bounds in section.of_sources(&search.sources).map(|n| &section.blocks[n]).filter(|b| begins(b)) {
             let block = packed.clips(run, bounds)?;
             for (n, head) in block.heads().iter().enumerate() {
                 if search.sources.binary_search(&head.source).is_ok()
                     && !packed.has_moved(kind::CLIP, head.source, block.clip(n))
                 {
-                    buckets.add(&mut counts, head.start_us);
+                    add(head.start_us);
                 }
             }
         }
@@ -234,42 +236,18 @@ pub fn counts(
     Ok(counts)
 }
 
-/// Spans of equal length, one behind the other.
-#[derive(Debug, Clone, Copy)]
-pub struct Buckets {
-    pub from_us: i64,
-    pub bucket_us: i64,
-    pub count: usize,
-}
-
-impl Buckets {
-    pub fn to_us(self) -> i64 {
-        self.from_us.saturating_add(self.bucket_us.saturating_mul(self.count as i64))
-    }
-
-    fn add(&self, counts: &mut [u64], start_us: i64) {
-        if start_us >= self.from_us
-            && let Some(count) = counts.get_mut(((start_us - self.from_us) / self.bucket_us) as usize)
-        {
-            *count += 1;
-        }
-    }
-}
-
 /// Starts of the cameras' clips that are keys.
-pub fn keyed_starts(
-    view: View<'_>,
-    state: &State,
-    devices: &[DeviceId],
-    buckets: Buckets,
-) -> Result<Vec<i64>, CatalogError> {
+pub fn keyed_starts(view: View<'_>, state: &State, query: &ClipQuery) -> Result<Vec<i64>, CatalogError> {
     let mut starts = Vec::new();
-    for device in devices {
-        let at = |us: i64| Key::new(kind::CLIP).text(device.as_str()).time(us).0;
-        let bounds = (Bound::Included(at(buckets.from_us)), Bound::Excluded(at(buckets.to_us())));
-        for entry in view.scan_or_memory(bounds, Order::Oldest, state.device(device).has_clip_keys) {
-            let (key, value) = entry?;
-            starts.push(decode::<ClipValue>(&key, &value)?.placed_start.as_microsecond());
+    for device in &query.devices {
+        let at = |us: i64, clip: Uuid| clip_key(device, ClipKey { start_us: us, clip });
+        for range in &query.ranges {
+            let (low, high) = (at(us(range).0, Uuid::nil()), at(us(range).1, Uuid::max()));
+            let bounds = (Bound::Included(low), Bound::Included(high));
+            for entry in view.scan_or_memory(bounds, Order::Oldest, state.device(device).has_clip_keys) {
+                let (key, value) = entry?;
+                starts.push(decode::<ClipValue>(&key, &value)?.placed_start.as_microsecond());
+            }
         }
     }
     Ok(starts)

@@ -294,8 +294,11 @@ proptest! {
             }
             let told = |index: &Embedded| index.coverage(devices, range).unwrap();
             prop_assert_eq!(told(&sealed), told(&open));
-            let counts = |index: &Embedded| index.clip_counts(devices, at(from), 7_000_000, 50).unwrap();
+            let buckets = Buckets { from: at(from), bucket_us: 7_000_000, count: 40 };
+            let ranges = [range, later];
+            let counts = |index: &Embedded| index.clip_counts(devices, &ranges, buckets).unwrap();
             prop_assert_eq!(counts(&sealed), counts(&open));
+            prop_assert_eq!(counts(&open), counted(&open, devices, &ranges, buckets));
         }
         for id in 0..60 {
             prop_assert_eq!(sealed.clip(uuid(id)).unwrap(), open.clip(uuid(id)).unwrap());
@@ -305,6 +308,23 @@ proptest! {
             }
         }
     }
+}
+
+/// The counts from the rows themselves.
+fn counted(index: &Embedded, devices: &[DeviceId], ranges: &[TimeRange], buckets: Buckets) -> Vec<u64> {
+    let (devices, order) = (devices.to_vec(), Order::Oldest);
+    let query = ClipQuery { devices, ranges: vec![ALL_TIME], order, after: None, limit: 10_000 };
+    let mut counts = vec![0; buckets.count];
+    for row in index.clips(&query).unwrap() {
+        let us = row.start.as_microsecond();
+        let bucket = (us - buckets.from.as_microsecond()).div_euclid(buckets.bucket_us);
+        if (0..buckets.count as i64).contains(&bucket)
+            && ranges.iter().any(|r| r.overlaps(row.start, row.start))
+        {
+            counts[bucket as usize] += 1;
+        }
+    }
+    counts
 }
 
 /// Events that are in the index, in the order of the journal.

@@ -36,6 +36,7 @@ mod id_block;
 mod keys;
 mod originals;
 mod packed;
+mod packing;
 mod reads;
 mod seal;
 mod sources;

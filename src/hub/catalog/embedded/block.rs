@@ -10,12 +10,12 @@
 use super::VERSION;
 use super::columns::{put, take, unzigzag, zigzag};
 use super::directory::BlockBounds;
+use super::packing::{pack, unpack};
 
 /// Rows of one block: small enough to be read for one page.
 pub const BLOCK_ROWS: usize = 512;
 /// No block of [`BLOCK_ROWS`] rows is larger than this before compression.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
-const COMPRESSION: i32 = 3;
 
 /// An event as the index keeps it; everything else stands in the journal at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,15 +47,13 @@ pub fn blocks(rows: &mut [Row], arrangement: Arrangement) -> std::io::Result<Vec
         Arrangement::ByTime => rows.sort_unstable_by_key(|r| (r.time_us, r.offset)),
         Arrangement::BySource => rows.sort_unstable_by_key(|r| (r.source, r.time_us, r.offset)),
     }
-    let mut compressor = zstd::bulk::Compressor::new(COMPRESSION)?;
     let mut blocks = Vec::with_capacity(rows.len().div_ceil(BLOCK_ROWS));
     let mut plain = Vec::new();
     for rows in rows.chunks(BLOCK_ROWS) {
         plain.clear();
         write_rows(rows, arrangement, &mut plain);
         let mut bytes = vec![VERSION];
-        put(&mut bytes, plain.len() as u64);
-        bytes.extend_from_slice(&compressor.compress(&plain)?);
+        pack(&plain, &mut bytes)?;
         blocks.push((bounds(rows, arrangement), bytes));
     }
     Ok(blocks)
@@ -80,16 +78,11 @@ fn bounds(rows: &[Row], arrangement: Arrangement) -> BlockBounds {
 
 /// The rows of a block, or what is wrong with it. By time, the sources are zero.
 pub fn read(bytes: &[u8], arrangement: Arrangement) -> Result<Vec<Row>, String> {
-    let (&version, mut rest) = bytes.split_first().ok_or("no bytes")?;
+    let (&version, rest) = bytes.split_first().ok_or("no bytes")?;
     if version != VERSION {
         return Err(format!("block version {version}"));
     }
-    let plain_bytes = take(&mut rest)? as usize;
-    if plain_bytes > BLOCK_BYTES_MAX {
-        return Err(format!("a block of {plain_bytes} bytes"));
-    }
-    let plain = zstd::bulk::decompress(rest, plain_bytes).map_err(|e| e.to_string())?;
-    read_rows(&plain, arrangement)
+    read_rows(&unpack(rest, BLOCK_BYTES_MAX)?, arrangement)
 }
 
 fn write_rows(rows: &[Row], arrangement: Arrangement, out: &mut Vec<u8>) {

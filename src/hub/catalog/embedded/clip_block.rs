@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::columns::{put, take, unzigzag, zigzag};
 use super::directory::BlockBounds;
+use super::packing::{pack, unpack};
 use super::sources::Sources;
 use super::values::{ClipValue, ClockValue};
 use super::{Basis, VERSION};
@@ -20,7 +21,6 @@ use crate::model::{ClockSource, SyncState, Time, Video};
 
 /// Clips of one block: small enough to be read for a page, large enough to hold a camera's hour.
 pub const BLOCK_CLIPS: usize = 128;
-const COMPRESSION: i32 = 3;
 /// No second part of [`BLOCK_CLIPS`] clips is larger than this before compression.
 const REST_BYTES_MAX: usize = 256 << 10;
 
@@ -59,7 +59,8 @@ pub fn write(clips: &[ClipEntry]) -> std::io::Result<(BlockBounds, Vec<u8>)> {
     for clip in clips {
         put(&mut first, margin_us(clip));
     }
-    let rest = zstd::bulk::compress(&write_rest(clips), COMPRESSION)?;
+    let mut rest = Vec::new();
+    pack(&write_rest(clips), &mut rest)?;
     let mut bytes = vec![VERSION];
     put(&mut bytes, clips.len() as u64);
     put(&mut bytes, first.len() as u64);
@@ -200,7 +201,7 @@ pub struct ClipBlock {
     heads: Vec<ClipHead>,
     rest: std::ops::Range<usize>,
     fixed: usize,
-    values: Option<Vec<Rest>>,
+    values: Option<Rest>,
 }
 
 /// What every question looks at.
@@ -213,22 +214,35 @@ pub struct ClipHead {
     pub margin_us: i64,
 }
 
+/// The second part, unpacked: column behind column, and what the numbers in them name.
 struct Rest {
-    received_us: i64,
-    clock: ClockValue,
-    motion_start: Option<i64>,
-    motion_end: Option<i64>,
-    peak_score: f64,
-    bytes: u64,
-    first_fragment: u64,
-    fragments: u64,
-    /// Number of its hash, bytes, time behind the start.
-    thumbnail: Option<(usize, u64, i64)>,
-    flags: u8,
-    video: Video,
-    audio_codec: Option<String>,
-    run: Uuid,
+    columns: Vec<u64>,
+    scores: Vec<f64>,
+    flags: Vec<u8>,
+    videos: Vec<(Video, Option<String>)>,
+    runs: Vec<Uuid>,
+    /// By clip: number of its video and of its run.
+    chosen: Vec<(usize, usize)>,
 }
+
+/// The columns of the second part, in their order.
+#[derive(Clone, Copy)]
+enum Column {
+    Received,
+    Clock,
+    Offset,
+    Uncertainty,
+    MotionStart,
+    MotionEnd,
+    Score,
+    Bytes,
+    FirstFragment,
+    Fragments,
+    StillBytes,
+    StillTime,
+}
+
+const COLUMNS: usize = 12;
 
 const FIXED_BYTES: usize = 16 + 32;
 
@@ -272,7 +286,7 @@ impl ClipBlock {
             Some(values) => values,
             None => self.read_rest()?,
         };
-        let entry = self.entry_of(n, &values[n], sources);
+        let entry = self.entry_of(n, &values, sources);
         self.values = Some(values);
         entry
     }
@@ -282,35 +296,36 @@ impl ClipBlock {
         let (box_id, device) = sources.who(head.source).ok_or_else(|| format!("source {}", head.source))?;
         let device = device.ok_or("a clip of no device")?;
         let time = |us: i64| Time::from_microsecond(us).map_err(|e| e.to_string());
+        let number = |column: Column| rest.columns[column as usize * self.heads.len() + n];
+        let beside =
+            |code: u64, of: i64| code.checked_sub(1).map(|c| time(of.wrapping_add(unzigzag(c)))).transpose();
         let (start, end) = (time(head.start_us)?, time(head.end_us)?);
-        let later = |us: i64, of: i64| time(of.wrapping_add(us));
-        let thumbnail = match rest.thumbnail {
-            None => None,
-            Some((number, bytes, behind)) => {
-                let at = self.fixed + self.heads.len() * FIXED_BYTES + number * 32;
-                let sha256 =
-                    self.bytes.get(at..at + 32).and_then(|b| b.first_chunk()).ok_or("it ends early")?;
-                Some((*sha256, bytes, later(behind, head.start_us)?))
-            }
-        };
+        let (source, sync) = clock_of(number(Column::Clock))?;
+        let (video, run) = rest.chosen[n];
+        let (video, audio_codec) = rest.videos.get(video).ok_or("a video that is not there")?.clone();
         let value = ClipValue {
             device: device.clone(),
             box_id: box_id.clone(),
-            received: time(rest.received_us)?,
-            clock: rest.clock,
+            received: time(head.end_us.wrapping_add(unzigzag(number(Column::Received))))?,
+            clock: ClockValue {
+                source,
+                sync,
+                offset_ms: number(Column::Offset).checked_sub(1).map(unzigzag),
+                uncertainty_ms: number(Column::Uncertainty).checked_sub(1),
+            },
             start,
             end,
-            motion_start: rest.motion_start.map(|us| later(us, head.start_us)).transpose()?,
-            motion_end: rest.motion_end.map(|us| later(us, head.end_us)).transpose()?,
-            peak_score: rest.peak_score,
-            bytes: rest.bytes,
+            motion_start: beside(number(Column::MotionStart), head.start_us)?,
+            motion_end: beside(number(Column::MotionEnd), head.end_us)?,
+            peak_score: rest.scores[n],
+            bytes: number(Column::Bytes),
             sha256: *self.fixed(n).last_chunk().expect("a hash has 32 bytes"),
-            video: rest.video.clone(),
-            audio_codec: rest.audio_codec.clone(),
-            thumbnail,
-            run: rest.run,
-            first_fragment: rest.first_fragment,
-            fragments: rest.fragments,
+            video,
+            audio_codec,
+            thumbnail: self.thumbnail(n, rest)?,
+            run: *rest.runs.get(run).ok_or("a run that is not there")?,
+            first_fragment: number(Column::FirstFragment),
+            fragments: number(Column::Fragments),
             placed_start: start,
             placed_end: end,
             basis: Basis::Recorded,
@@ -319,69 +334,47 @@ impl ClipBlock {
             source: head.source,
             clip: self.clip(n),
             value,
-            stored: rest.flags & 1 != 0,
-            thumbnail_stored: rest.flags & 2 != 0,
+            stored: rest.flags[n] & 1 != 0,
+            thumbnail_stored: rest.flags[n] & 2 != 0,
         })
     }
 
-    fn read_rest(&self) -> Result<Vec<Rest>, String> {
-        let plain = zstd::bulk::decompress(&self.bytes[self.rest.clone()], REST_BYTES_MAX)
-            .map_err(|e| e.to_string())?;
+    /// Hash, bytes and time of a clip's thumbnail; the hashes stand behind all clips, of those that have one.
+    fn thumbnail(&self, n: usize, rest: &Rest) -> Result<Option<([u8; 32], u64, Time)>, String> {
+        let count = self.heads.len();
+        let bytes = &rest.columns[Column::StillBytes as usize * count..][..count];
+        let Some(of_this) = bytes[n].checked_sub(1) else { return Ok(None) };
+        let before = bytes[..n].iter().filter(|&&code| code > 0).count();
+        let at = self.fixed + count * FIXED_BYTES + before * 32;
+        let sha256 = self.bytes.get(at..at + 32).and_then(|b| b.first_chunk()).ok_or("it ends early")?;
+        let behind = unzigzag(rest.columns[Column::StillTime as usize * count + n]);
+        let time =
+            Time::from_microsecond(self.heads[n].start_us.wrapping_add(behind)).map_err(|e| e.to_string())?;
+        Ok(Some((*sha256, of_this, time)))
+    }
+
+    fn read_rest(&self) -> Result<Rest, String> {
+        let plain = unpack(&self.bytes[self.rest.clone()], REST_BYTES_MAX)?;
         let mut from = plain.as_slice();
         let from = &mut from;
         let count = self.heads.len();
-        let column = |from: &mut &[u8]| (0..count).map(|_| take(from)).collect::<Result<Vec<u64>, String>>();
-        let received = column(from)?;
-        let clocks = column(from)?;
-        let offsets = column(from)?;
-        let uncertainties = column(from)?;
-        let motion_starts = column(from)?;
-        let motion_ends = column(from)?;
-        let scores = column(from)?;
-        let bytes = column(from)?;
-        let first_fragments = column(from)?;
-        let fragments = column(from)?;
-        let still_bytes = column(from)?;
-        let still_times = column(from)?;
-        let flags = from.split_off(..count).ok_or("it ends early")?;
-        let scores =
-            scores.into_iter().map(|code| score_of(code, from)).collect::<Result<Vec<f64>, String>>()?;
+        let mut columns = Vec::with_capacity(COLUMNS * count);
+        for _ in 0..COLUMNS * count {
+            columns.push(take(from)?);
+        }
+        let flags = from.split_off(..count).ok_or("it ends early")?.to_vec();
+        let codes = &columns[Column::Score as usize * count..][..count];
+        let scores = codes.iter().map(|&code| score_of(code, from)).collect::<Result<Vec<f64>, String>>()?;
         let videos = read_videos(from)?;
         let runs = take(from)? as usize;
         let runs = from.split_off(..runs.saturating_mul(16)).ok_or("it ends early")?;
-        let mut stills = 0;
-        let beside = |code: u64| code.checked_sub(1).map(unzigzag);
-        let mut all = Vec::with_capacity(count);
-        for n in 0..count {
-            let (source, sync) = clock_of(clocks[n])?;
-            let (video, audio_codec) =
-                videos.get(take(from)? as usize).ok_or("a video that is not there")?.clone();
-            let run = runs.chunks_exact(16).nth(take(from)? as usize).ok_or("a run that is not there")?;
-            let thumbnail =
-                still_bytes[n].checked_sub(1).map(|bytes| (stills, bytes, unzigzag(still_times[n])));
-            stills += usize::from(thumbnail.is_some());
-            all.push(Rest {
-                received_us: self.heads[n].end_us.wrapping_add(unzigzag(received[n])),
-                clock: ClockValue {
-                    source,
-                    sync,
-                    offset_ms: beside(offsets[n]),
-                    uncertainty_ms: uncertainties[n].checked_sub(1),
-                },
-                motion_start: beside(motion_starts[n]),
-                motion_end: beside(motion_ends[n]),
-                peak_score: scores[n],
-                bytes: bytes[n],
-                first_fragment: first_fragments[n],
-                fragments: fragments[n],
-                thumbnail,
-                flags: flags[n],
-                video,
-                audio_codec,
-                run: Uuid::from_slice(run).map_err(|e| e.to_string())?,
-            });
+        let runs =
+            runs.chunks_exact(16).map(|id| Uuid::from_bytes(id.try_into().expect("16 bytes"))).collect();
+        let mut chosen = Vec::with_capacity(count);
+        for _ in 0..count {
+            chosen.push((take(from)? as usize, take(from)? as usize));
         }
-        Ok(all)
+        Ok(Rest { columns, scores, flags, videos, runs, chosen })
     }
 }
 

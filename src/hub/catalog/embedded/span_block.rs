@@ -12,13 +12,13 @@ use uuid::Uuid;
 use super::VERSION;
 use super::columns::{put, take, unzigzag, zigzag};
 use super::directory::BlockBounds;
+use super::packing::{pack, unpack};
 use super::sources::Sources;
 use super::values::SpanValue;
 use crate::model::{Epoch, GapCause, Time};
 
 /// Spans of one block.
 pub const BLOCK_SPANS: usize = 128;
-const COMPRESSION: i32 = 3;
 const PLAIN_BYTES_MAX: usize = 64 << 10;
 
 /// A span in its place.
@@ -79,7 +79,7 @@ pub fn write(spans: &[SpanEntry]) -> std::io::Result<(BlockBounds, Vec<u8>)> {
         out.extend_from_slice(span.value.merkle_root.as_ref().map_or(&[][..], |root| root));
     }
     let mut bytes = vec![VERSION];
-    bytes.extend_from_slice(&zstd::bulk::compress(&out, COMPRESSION)?);
+    pack(&out, &mut bytes)?;
     Ok((bounds(spans), bytes))
 }
 
@@ -105,7 +105,7 @@ pub fn read(bytes: &[u8], sources: &Sources) -> Result<Vec<SpanEntry>, String> {
     if version != VERSION {
         return Err(format!("block version {version}"));
     }
-    let plain = zstd::bulk::decompress(rest, PLAIN_BYTES_MAX).map_err(|e| e.to_string())?;
+    let plain = unpack(rest, PLAIN_BYTES_MAX)?;
     let mut from = plain.as_slice();
     let from = &mut from;
     let count = take(from)? as usize;

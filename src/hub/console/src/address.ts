@@ -62,6 +62,9 @@ export function writeChoice({ place, range, devices, order }: Choice): URLSearch
   return query;
 }
 
+/** The query as people can still read it: commas, semicolons and colons need no code. */
+export const plain = (query: URLSearchParams) => query.toString().replace(/%(2C|3B|3A)/g, (code) => decodeURIComponent(code));
+
 export function readChoice(query: URLSearchParams, now: Date): Choice {
   return {
     place: readPlace(query),

@@ -1,6 +1,6 @@
 // Owns what the officer chose (place, time, cameras: also the page's address) and what the hub answered.
 // Components read it and call its methods; only this file and follow.svelte.ts talk to the hub, only this one to the history.
-import { DEFAULT_RADIUS_M, DEFAULT_WIDTH_M, readChoice, toQuestion, writeChoice, type Choice, type Place } from './address';
+import { DEFAULT_RADIUS_M, DEFAULT_WIDTH_M, plain, readChoice, toQuestion, writeChoice, type Choice, type Place } from './address';
 import {
   fetchLamps,
   fetchPlaces,
@@ -469,7 +469,7 @@ class Console {
     const range = this.answered ?? this.range;
     const query = writeChoice({ ...this.chosen, range: range && { ...this.range, from: range.from, to: range.to, last_s: undefined } });
     this.writeLink(query);
-    return `${location.origin}${location.pathname}?${query}`;
+    return `${location.origin}${location.pathname}?${plain(query)}`;
   }
 
   /** Asks the hub to fetch what lies on a box; its answer, also a refusal, is kept beside the camera. */
@@ -505,7 +505,7 @@ class Console {
   private writeAddress(replace: boolean): void {
     const query = writeChoice(this.chosen);
     this.writeLink(query);
-    const address = `${location.pathname}?${query}`;
+    const address = `${location.pathname}?${plain(query)}`;
     // Remembered only when Back leads from the clip to the results.
     const entry = this.link ? { clip: replace ? history.state?.clip : true } : null;
     if (replace) history.replaceState(entry, '', address);

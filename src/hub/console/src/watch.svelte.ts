@@ -60,7 +60,8 @@ class Watch {
       this.tick();
       this.frame = requestAnimationFrame(turn);
     };
-    turn();
+    // Not called here: what a turn reads would start the clock anew each time it changes.
+    this.frame = requestAnimationFrame(turn);
     return () => {
       cancelAnimationFrame(this.frame);
       this.pause();

@@ -42,7 +42,7 @@ export function fold(text: string): string {
 
 /** Understands one line of text as a range of time, or says why not. */
 export function parseTime(text: string, now: Date): TimeAnswer {
-  const asked = fold(text);
+  const asked = plainWords(fold(text));
   if (!asked) return { ok: false, problem: 'empty' };
   return parseLast(asked, now) ?? parseRepeated(asked, now) ?? parsePeriod(asked, now) ?? parseSpan(asked, now) ?? { ok: false, problem: 'not_understood' };
 }
@@ -102,10 +102,13 @@ function parseRepeated(asked: string, now: Date): TimeAnswer | undefined {
   rest = rest.replace(/\b(luc|tu|from|at|between|vao|of|in|the|trong|ngay|days?)\b/g, ' ').replace(/[,;]/g, ' ').replace(/\s+/g, ' ').trim();
   const hours = rest ? clockSpan(rest, part) : part ? PART_HOURS[part].map((h) => h * HOUR_MS) : [0, DAY_MS];
   if (!hours) return undefined;
-  const [a, b] = hours;
+  // A night belongs to the day it begins on, its small hours to the morning after.
+  const small = part === 'dem' && hours[0] < 6 * HOUR_MS && hours[1] < DAY_MS ? DAY_MS : 0;
+  const [a, b] = hours.map((h) => h + small);
   const whole = b - a >= DAY_MS;
-  const range: Range = { from: new Date(days.from + (whole ? 0 : a)), to: new Date(Math.min(days.to + (b > DAY_MS && !whole ? b - DAY_MS : 0), Math.max(now.getTime(), days.from + 1))) };
-  if (!whole) range.hours = `${hourWords(a)}-${hourWords(b)}`;
+  const last = dayStart(new Date(days.to + DAY_MS - 1)) - DAY_MS;
+  const range: Range = { from: new Date(days.from + (whole ? 0 : a)), to: new Date(whole ? days.to : last + b) };
+  if (!whole) range.hours = `${hourWords(a % DAY_MS)}-${hourWords(b % DAY_MS)}`;
   if (weekdays.days.length) range.weekdays = weekdays.days;
   if (range.from >= range.to) return { ok: false, problem: 'future' };
   return { ok: true, range };
@@ -166,6 +169,21 @@ export function windowsOf(range: Range): { from: Date; to: Date }[] {
   return out;
 }
 
+const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
+const MONTH_NAMES = `(${MONTHS.join('|')})[a-z]*\\.?`;
+const month = (name: string) => MONTHS.indexOf(name.slice(0, 3)) + 1;
+
+/** Dates with named months as d/m/y, "9h rưỡi" as 9h30, "10 giờ kém 15" as 9h45. */
+function plainWords(asked: string): string {
+  const year = (y?: string) => (y ? `/${y}` : '');
+  return asked
+    .replace(/\b(\d{1,2}) thang (\d{1,2})(?:(?: nam|,)? (\d{4}))?\b/g, (_, d, m, y) => `${d}/${m}${year(y)}`)
+    .replace(new RegExp(`\\b(\\d{1,2})(?:st|nd|rd|th)? ${MONTH_NAMES}(?:,? (\\d{4}))?\\b`, 'g'), (_, d, m, y) => `${d}/${month(m)}${year(y)}`)
+    .replace(new RegExp(`\\b${MONTH_NAMES} (\\d{1,2})(?:st|nd|rd|th)?(?:,? (\\d{4}))?(?![\\d:])\\b`, 'g'), (_, m, d, y) => `${d}/${month(m)}${year(y)}`)
+    .replace(/\b(\d{1,2}) ?(?:h|g|gio) ?ruoi\b/g, '$1h30')
+    .replace(/\b(\d{1,2}) ?(?:h|g|gio) ?kem (\d{1,2})(?: ?(?:p|ph|phut))?\b/g, (_, h, m) => `${(Number(h) + 23) % 24}h${60 - Number(m)}`);
+}
+
 const UNIT_MS: [RegExp, number][] = [
   [/^(s|giay|sec|secs|seconds?)$/, 1000],
   [/^(p|ph|phut|m|min|mins|minutes?)$/, MINUTE_MS],
@@ -195,8 +213,9 @@ export function lastRange(last_s: number, now: Date): Range {
   return { from: new Date(now.getTime() - last_s * 1000), to: now, last_s };
 }
 
-type Part = 'sang' | 'trua' | 'chieu' | 'toi' | 'dem';
+type Part = 'rang' | 'sang' | 'trua' | 'chieu' | 'toi' | 'dem';
 const PART_HOURS: Record<Part, [number, number]> = {
+  rang: [0, 6],
   sang: [5, 11],
   trua: [11, 14],
   chieu: [13, 18],
@@ -220,7 +239,7 @@ interface Clock {
 
 /** A day, a part of a day, clock times, or a mixture. */
 function parseSpan(asked: string, now: Date): TimeAnswer | undefined {
-  const around = /^(.*?)\s*(?:±|\+\/?-|khoang|around)\s*(\d+)\s*([a-z]*)$/.exec(asked);
+  const around = /^(.+?)\s*(?:±|\+\/?-|khoang|around)\s*(\d+)\s*([a-z]*)$/.exec(asked);
   if (around) {
     const unit = around[3] === '' ? MINUTE_MS : UNIT_MS.find(([word]) => word.test(around[3]))?.[1];
     if (!unit) return undefined;
@@ -345,6 +364,7 @@ const WEEKDAYS: [RegExp, number][] = [
 ];
 
 const PARTS: [RegExp, Part][] = [
+  [/\b(rang sang|early morning)\b/, 'rang'],
   [/\b(buoi )?(sang|morning)\b/, 'sang'],
   [/\b(buoi )?(trua|noon)\b/, 'trua'],
   [/\b(buoi )?(chieu|afternoon)\b/, 'chieu'],

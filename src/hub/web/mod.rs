@@ -5,7 +5,7 @@
 
 mod api;
 pub mod boxes;
-mod console;
+pub mod console;
 pub mod lamp;
 pub mod openapi;
 mod problem;
@@ -57,6 +57,7 @@ pub struct Web {
     pub actor: String,
     /// The hub runs as a demonstration; the console says so.
     pub demo: bool,
+    pub base_map: Option<console::BaseMap>,
 }
 
 impl Web {
@@ -76,6 +77,8 @@ pub fn officers_router(web: Arc<Web>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::serve))
+        .route("/basemap.json", get(console::base_map_place))
+        .route("/basemap.pmtiles", get(console::base_map))
         .fallback(console::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(web.clone(), measure))

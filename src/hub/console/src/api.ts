@@ -42,7 +42,7 @@ export interface Sector {
   angle_deg: number;
   reach_m: number;
 }
-export type View = Sector | { polygon: Shape };
+export type View = Sector | { polygon: Shape | number[][] };
 export interface Circuit {
   circuit: number;
   name?: string;

@@ -163,7 +163,7 @@ export function sector(at: Point, heading_deg: number, angle_deg: number, reach_
 }
 
 /** Every ring or line of a shape, longitude first; what is no shape has none. */
-export function linesOf(shape: Shape | undefined): Ring[] {
+export function linesOf(shape: Shape | number[][] | undefined): Ring[] {
   if (!shape) return [];
   const isPair = (v: unknown): v is [number, number] => Array.isArray(v) && typeof v[0] === 'number' && typeof v[1] === 'number';
   const walk = (v: unknown): Ring[] => {
@@ -171,7 +171,7 @@ export function linesOf(shape: Shape | undefined): Ring[] {
     if (isPair(v)) return [[[v[0], v[1]]]];
     return isPair(v[0]) ? [v.filter(isPair).map(([lon, lat]) => [lon, lat])] : v.flatMap(walk);
   };
-  return walk(shape.coordinates);
+  return walk(Array.isArray(shape) ? shape : shape.coordinates);
 }
 
 /** What a camera sees, as a ring: a sector from where it stands, or the polygon somebody drew. */

@@ -11,6 +11,8 @@ export const JUMP_S = 2;
 const FRAME_S = 0.1;
 /** How long the reason for "nothing" can be read before the clock jumps on. */
 const HOLD_MS = 2500;
+/** So near to its beginning a clip counts as not begun: going back leads to the one before. */
+const START_MS = 150;
 /** So long the others are waited for; a camera that still loads then joins later. */
 const STALL_MS = 3000;
 
@@ -107,6 +109,19 @@ class Watch {
     this.told = '';
     this.emptySince = performance.now();
     this.align();
+  }
+
+  /** Back by a little, first to the clip's beginning, from there into the clip before. */
+  back(): void {
+    const lead = this.lead;
+    const from = lead ? filmTime(lead) : this.at;
+    const to = from - JUMP_S * 1000;
+    const start = lead ? Date.parse(lead.clip.start) : undefined;
+    if (this.clips.some((clips) => playable(clipAt(clips, to)))) return this.seek(to);
+    if (start !== undefined && from - start > START_MS) return this.seek(start);
+    const end = previousEnd(this.clips, from);
+    if (end !== undefined) this.seek(Math.max(end - JUMP_S * 1000, Date.parse(this.clips.flatMap((clips) => clipAt(clips, end - 1) ?? [])[0]?.start ?? '') || end - 1));
+    else if (start !== undefined) this.seek(start);
   }
 
   /** One frame, or so many seconds; into the neighbouring clip where this one ends. */

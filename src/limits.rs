@@ -348,6 +348,55 @@ pub const PAGE_LIST: usize = 100;
 pub const PAGE_LIST_MAX: usize = 1_000;
 /// Devices that one question may name.
 pub const SEARCH_DEVICES_MAX: usize = 500;
+/// Sites that one question may name.
+pub const SEARCH_SITES_MAX: usize = 500;
+/// Windows of time of one search: each night of [`SEARCH_RANGE_MAX`] twice.
+pub const SEARCH_WINDOWS_MAX: usize = 200;
+/// Positions of all rings of a search's polygon, and of its route.
+pub const SEARCH_POLYGON_POINTS_MAX: usize = 2_000;
+pub const SEARCH_ROUTE_POINTS_MAX: usize = 1_000;
+/// Positions of a search's shapes that the access log keeps as they are; of longer ones it keeps bounds and a hash.
+pub const ACCESS_POSITIONS_MAX: usize = 100;
+/// Whole width of the corridor along a route, metres: usual and widest.
+pub const SEARCH_WIDTH_M: f64 = 60.0;
+pub const SEARCH_WIDTH_M_MAX: f64 = 2_000.0;
+/// Radius around a place that is named or pasted without one, metres.
+pub const SEARCH_NEAR_RADIUS_M: f64 = 200.0;
+/// Characters of a text that names a place or a time.
+pub const SEARCH_TEXT_CHARS_MAX: usize = 300;
+/// Areas or places that an error names where a name fits several.
+pub const SEARCH_CANDIDATES_MAX: usize = 8;
+/// A clip whose clock is known no better than this is found within this only.
+pub const CLOCK_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
+/// Suggestions of one answer: usual and most.
+pub const SUGGESTIONS: usize = 8;
+pub const SUGGESTIONS_MAX: usize = 50;
+/// Metres from a camera within which a lamp circuit lights what it sees.
+pub const LAMP_NEAR_M: f64 = 60.0;
+/// A lamp circuit's last word holds for two heartbeats of a box as it is shipped (15 minutes each).
+pub const LAMP_WORD_HOLDS: Duration = Duration::from_secs(2 * 900);
+/// Lamp events that one answer reads, lamp circuits that it tells of one camera, and states of one circuit.
+pub const SEARCH_LAMP_EVENTS_MAX: usize = 20_000;
+pub const SEARCH_LAMPS_MAX: usize = 8;
+pub const SEARCH_LAMP_SPANS_MAX: usize = 200;
+/// Clips that one answer reads to tell what of the footage lies on the box only; beyond it the answer says so.
+pub const SEARCH_STORED_CLIPS_MAX: usize = 5_000;
+/// How far ahead a follow looks, minutes: usual and most; and how many cameras it names.
+pub const FOLLOW_MINUTES: f64 = 15.0;
+pub const FOLLOW_MINUTES_MAX: f64 = 120.0;
+pub const FOLLOW_CAMERAS_MAX: usize = 100;
+/// Slowest and fastest that somebody is followed, kilometres an hour.
+pub const FOLLOW_KMH_MIN: f64 = 0.5;
+pub const FOLLOW_KMH_MAX: f64 = 150.0;
+/// Event types that one question may name, and events that it may read past to find those of a place.
+pub const EVENT_KINDS_MAX: usize = 20;
+pub const SEARCH_EVENTS_READ_MAX: usize = 20_000;
+/// Points of an area's boundary, of a street or a circuit's route, and of a camera's view in the registry.
+pub const REGISTRY_BOUNDARY_POINTS_MAX: usize = 8_000;
+pub const REGISTRY_LINE_POINTS_MAX: usize = 4_000;
+pub const REGISTRY_VIEW_POINTS_MAX: usize = 100;
+/// Farthest that a view may reach, metres.
+pub const REGISTRY_REACH_M_MAX: f64 = 5_000.0;
 /// Characters of a purpose.
 pub const PURPOSE_CHARS_MAX: usize = 500;
 /// Bytes of a registry file.

@@ -25,6 +25,8 @@ pub enum Action {
     View,
     Thumbnail,
     Events,
+    /// Where to look next, from a clip or a point.
+    Follow,
     Refused,
     /// What was set aside is offered again.
     Replay,

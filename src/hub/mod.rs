@@ -224,6 +224,7 @@ impl Hub {
             registry,
             gate,
             clips: clips.clone(),
+            atlases: Arc::default(),
             metrics: metrics.clone(),
             status: status.clone(),
             actor: ACTOR.to_owned(),

@@ -15,8 +15,14 @@ use serde_json::Value;
 
 use super::catalog::TimeRange;
 use crate::journal::{Item, Journal, JournalError};
-use crate::limits::REGISTRY_BYTES_MAX;
-use crate::model::{Area, AreaId, BoxId, Device, DeviceId, DeviceKind, Site, SiteId, Time};
+use crate::limits::{
+    LAMP_CIRCUITS_MAX, REGISTRY_BOUNDARY_POINTS_MAX, REGISTRY_BYTES_MAX, REGISTRY_LINE_POINTS_MAX,
+    REGISTRY_REACH_M_MAX, REGISTRY_VIEW_POINTS_MAX,
+};
+use crate::model::{
+    Area, AreaId, BoxId, Device, DeviceId, DeviceKind, LatLon, Point, Site, SiteId, Street, StreetId, Time,
+    View,
+};
 
 /// What is wrong with a registry file or its journal. Each error says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,8 @@ pub enum RegistryError {
 pub struct RegistryFile {
     #[serde(default, rename = "area")]
     pub areas: Vec<Area>,
+    #[serde(default, rename = "street")]
+    pub streets: Vec<Street>,
     #[serde(default, rename = "site")]
     pub sites: Vec<Site>,
     #[serde(default, rename = "device")]
@@ -76,6 +84,7 @@ impl RegistryFile {
     fn check(&self) -> Result<(), (&'static str, String, String)> {
         self.check_areas().map_err(|(id, what)| ("area", id, what))?;
         let areas: BTreeSet<_> = self.areas.iter().map(|a| &a.id).collect();
+        self.check_streets(&areas).map_err(|(id, what)| ("street", id, what))?;
         let mut sites = BTreeSet::new();
         for site in &self.sites {
             let wrong = |what: String| Err(("site", site.id.to_string(), what));
@@ -110,6 +119,32 @@ impl RegistryFile {
             if device.lamps.is_some() && device.kind != DeviceKind::Lamp {
                 return wrong("lamps: only a device of kind = \"lamp\" has them; remove it".into());
             }
+            if !device.circuits.is_empty() && device.kind != DeviceKind::Lamp {
+                return wrong("circuits: only a device of kind = \"lamp\" has them; remove them".into());
+            }
+            if let Err(what) = device.view.as_ref().map_or(Ok(()), check_view) {
+                return wrong(what);
+            }
+            if let Err(what) = check_circuits(device) {
+                return wrong(what);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_streets(&self, areas: &BTreeSet<&AreaId>) -> Result<(), (String, String)> {
+        let mut streets = BTreeSet::new();
+        for street in &self.streets {
+            let wrong = |what: String| Err((street.id.to_string(), what));
+            if !streets.insert(&street.id) {
+                return wrong("stands twice; remove one, or give it another id".into());
+            }
+            if let Some(area) = street.area.as_ref().filter(|area| !areas.contains(area)) {
+                return wrong(format!("area = {:?} is not an [[area]] of this file; add it", area.as_str()));
+            }
+            if let Err(what) = check_points("line", &street.line, 2, REGISTRY_LINE_POINTS_MAX) {
+                return wrong(what);
+            }
         }
         Ok(())
     }
@@ -122,6 +157,7 @@ impl RegistryFile {
             }
         }
         for area in &self.areas {
+            check_boundary(area).map_err(|what| (area.id.to_string(), what))?;
             let mut up = area.parent.as_ref();
             for _ in 0..=self.areas.len() {
                 let Some(id) = up else { break };
@@ -140,6 +176,74 @@ impl RegistryFile {
         }
         Ok(())
     }
+}
+
+/// Lines and rings are written as `[lat, lon]`; who writes them the other way round, as GeoJSON has it, is told.
+fn check_points(key: &str, points: &[LatLon], least: usize, most: usize) -> Result<(), String> {
+    if !(least..=most).contains(&points.len()) {
+        return Err(format!("{key}: has {} points; {least} to {most} are needed", points.len()));
+    }
+    for &[lat, lon] in points {
+        if !Point::from([lat, lon]).is_valid() {
+            let hint = if Point::from([lon, lat]).is_valid() { "; swap the two numbers" } else { "" };
+            return Err(format!(
+                "{key}: [{lat}, {lon}]: points are [lat, lon], lat in -90..90, lon in -180..180{hint}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn check_boundary(area: &Area) -> Result<(), String> {
+    let points: usize = area.boundary.iter().map(Vec::len).sum();
+    if points > REGISTRY_BOUNDARY_POINTS_MAX {
+        return Err(format!(
+            "boundary: has {points} points, at most {REGISTRY_BOUNDARY_POINTS_MAX}; simplify it"
+        ));
+    }
+    for ring in &area.boundary {
+        check_points("boundary", ring, 3, REGISTRY_BOUNDARY_POINTS_MAX)?;
+    }
+    match (area.from, area.until) {
+        (Some(from), Some(until)) if from >= until => {
+            Err(format!("from = {from} must lie before until = {until}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_view(view: &View) -> Result<(), String> {
+    let sector = match view {
+        View::Polygon(polygon) => {
+            return check_points("view.polygon", polygon, 3, REGISTRY_VIEW_POINTS_MAX);
+        }
+        View::Sector(sector) => sector,
+    };
+    if !(0.0..=360.0).contains(&sector.heading_deg) {
+        return Err("view.heading_deg: 0 to 360 degrees, clockwise from north".into());
+    }
+    if !(sector.angle_deg > 0.0 && sector.angle_deg <= 360.0) {
+        return Err("view.angle_deg: more than 0, at most 360 degrees (all around)".into());
+    }
+    if !(sector.reach_m > 0.0 && sector.reach_m <= REGISTRY_REACH_M_MAX) {
+        return Err(format!("view.reach_m: more than 0, at most {REGISTRY_REACH_M_MAX} metres"));
+    }
+    Ok(())
+}
+
+fn check_circuits(device: &Device) -> Result<(), String> {
+    if device.circuits.len() > LAMP_CIRCUITS_MAX {
+        return Err(format!("circuits: at most {LAMP_CIRCUITS_MAX} of one cabinet"));
+    }
+    let mut numbers = BTreeSet::new();
+    for circuit in &device.circuits {
+        let number = circuit.circuit;
+        if !numbers.insert(number) {
+            return Err(format!("circuits: circuit {number} stands twice; give each its own number"));
+        }
+        check_points(&format!("circuit {number}: route"), &circuit.route, 1, REGISTRY_LINE_POINTS_MAX)?;
+    }
+    Ok(())
 }
 
 /// One record of the acts journal about the registry.
@@ -161,6 +265,7 @@ const CHANGE_ACT: &str = "registry";
 #[serde(rename_all = "snake_case")]
 enum Kind {
     Area,
+    Street,
     Site,
     Device,
 }
@@ -175,7 +280,7 @@ pub struct Version<T> {
 }
 
 impl<T> Version<T> {
-    fn is_valid_in(&self, range: TimeRange) -> bool {
+    pub fn is_valid_in(&self, range: TimeRange) -> bool {
         self.from <= range.to && self.until.is_none_or(|until| until > range.from)
     }
     fn is_valid_at(&self, time: Time) -> bool {
@@ -187,6 +292,7 @@ impl<T> Version<T> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
     areas: BTreeMap<AreaId, Vec<Version<Area>>>,
+    streets: BTreeMap<StreetId, Vec<Version<Street>>>,
     sites: BTreeMap<SiteId, Vec<Version<Site>>>,
     devices: BTreeMap<DeviceId, Vec<Version<Device>>>,
     last_change: Option<Time>,
@@ -260,6 +366,7 @@ impl History {
     pub fn current(&self) -> RegistryFile {
         RegistryFile {
             areas: current(&self.areas),
+            streets: current(&self.streets),
             sites: current(&self.sites),
             devices: current(&self.devices),
         }
@@ -269,6 +376,7 @@ impl History {
     pub fn at(&self, time: Time) -> RegistryFile {
         RegistryFile {
             areas: valid_at(&self.areas, time),
+            streets: valid_at(&self.streets, time),
             sites: valid_at(&self.sites, time),
             devices: valid_at(&self.devices, time),
         }
@@ -297,12 +405,35 @@ impl History {
         self.areas.get(area)?.last().map(|v| &v.value)
     }
 
+    /// The newest version of a site, even if it was removed.
+    pub fn site(&self, site: &SiteId) -> Option<&Site> {
+        self.sites.get(site)?.last().map(|v| &v.value)
+    }
+
+    /// Every area that ever was, with its versions, oldest first.
+    pub fn areas(&self) -> impl Iterator<Item = (&AreaId, &[Version<Area>])> {
+        self.areas.iter().map(|(id, versions)| (id, versions.as_slice()))
+    }
+
+    pub fn streets(&self) -> impl Iterator<Item = (&StreetId, &[Version<Street>])> {
+        self.streets.iter().map(|(id, versions)| (id, versions.as_slice()))
+    }
+
+    pub fn sites(&self) -> impl Iterator<Item = (&SiteId, &[Version<Site>])> {
+        self.sites.iter().map(|(id, versions)| (id, versions.as_slice()))
+    }
+
+    pub fn devices(&self) -> impl Iterator<Item = (&DeviceId, &[Version<Device>])> {
+        self.devices.iter().map(|(id, versions)| (id, versions.as_slice()))
+    }
+
     /// Boxes that speak for a device now.
     pub fn boxes(&self) -> BTreeSet<BoxId> {
         current(&self.devices).into_iter().map(|device| device.box_id).collect()
     }
 
-    /// `area` and every area below it, by any version that is valid in `range`.
+    /// `area` and every area below it, by any version that is valid in `range`, or by the tree as it is now: footage
+    /// from before a merger is found under the old name and the new one.
     pub fn areas_below(&self, area: &AreaId, range: TimeRange) -> BTreeSet<AreaId> {
         let mut below = BTreeSet::from([area.clone()]);
         // Depth is data: grow until nothing is added.
@@ -310,7 +441,11 @@ impl History {
             let before = below.len();
             for (id, versions) in &self.areas {
                 let has = |v: &Version<Area>| v.value.parent.as_ref().is_some_and(|p| below.contains(p));
-                if versions.iter().any(|v| v.is_valid_in(range) && has(v)) {
+                let is_now = |v: &Version<Area>| v.until.is_none() && v.value.until.is_none();
+                let counts = |v: &Version<Area>| {
+                    (v.is_valid_in(range) && v.value.is_valid_in(range.from, range.to)) || is_now(v)
+                };
+                if versions.iter().any(|v| counts(v) && has(v)) {
                     below.insert(id.clone());
                 }
             }
@@ -320,21 +455,7 @@ impl History {
         }
     }
 
-    /// Every camera with each place where it stood within `range`, by device and time.
-    pub fn cameras(&self, range: TimeRange) -> Vec<Placement> {
-        let mut placements = Vec::new();
-        for device in self.devices.keys() {
-            placements.extend(
-                self.placements(device)
-                    .into_iter()
-                    .filter(|p| p.device.kind == DeviceKind::Camera)
-                    .filter(|p| p.from <= range.to && p.until.is_none_or(|until| until > range.from)),
-            );
-        }
-        placements
-    }
-
-    /// Where a device stood, oldest first. A change that moved nothing does not split a placement.
+    /// Where a device stood, oldest first. A change that moved nothing and turned no view does not split a placement.
     pub fn placements(&self, device: &DeviceId) -> Vec<Placement> {
         let mut placements: Vec<Placement> = Vec::new();
         for version in self.devices.get(device).map_or(&[][..], Vec::as_slice) {
@@ -353,7 +474,9 @@ impl History {
         }
         placements.sort_by_key(|p| p.from);
         placements.dedup_by(|later, earlier| {
-            let same = earlier.until == Some(later.from) && earlier.site == later.site;
+            let same = earlier.until == Some(later.from)
+                && earlier.site == later.site
+                && earlier.device.view == later.device.view;
             if same {
                 earlier.until = later.until;
                 earlier.device = later.device.clone();
@@ -366,6 +489,8 @@ impl History {
     fn differences(&self, file: &RegistryFile, time: Time) -> Vec<Change> {
         let mut changes = Vec::new();
         compare(Kind::Area, &self.areas, file.areas.iter().map(|a| (a.id.clone(), a)), time, &mut changes);
+        let streets = file.streets.iter().map(|s| (s.id.clone(), s));
+        compare(Kind::Street, &self.streets, streets, time, &mut changes);
         compare(Kind::Site, &self.sites, file.sites.iter().map(|s| (s.id.clone(), s)), time, &mut changes);
         let devices = file.devices.iter().map(|d| (d.id.clone(), d));
         compare(Kind::Device, &self.devices, devices, time, &mut changes);
@@ -385,6 +510,7 @@ impl History {
         };
         match change.kind {
             Kind::Area => put(&mut self.areas, change, ever),
+            Kind::Street => put(&mut self.streets, change, ever),
             Kind::Site => put(&mut self.sites, change, ever),
             Kind::Device => put(&mut self.devices, change, enrolled),
         }
@@ -529,6 +655,48 @@ mod tests {
             (WARD.replace("id = \"market\"", "id = \"gate\""), "[[site]] gate: stands twice"),
             (WARD.replace("lat = 10.75", "lat = 100.0"), "[[site]] market: point"),
             (format!("{WARD}lamps = 3"), "[[device]] cam-01: lamps"),
+            (
+                format!("{WARD}view = {{ heading_deg = 5.0 }}"),
+                "heading_deg, angle_deg and reach_m, or polygon",
+            ),
+            (
+                format!("{WARD}view = {{ heading_deg = 5.0, angle_deg = 400.0, reach_m = 9.0 }}"),
+                "[[device]] cam-01: view.angle_deg: more than 0, at most 360",
+            ),
+            (
+                format!("{WARD}view = {{ polygon = [[106.69, 10.74], [106.7, 10.74], [106.7, 10.75]] }}"),
+                "[[device]] cam-01: view.polygon: [106.69, 10.74]: points are [lat, lon], lat in -90..90, lon in \
+                 -180..180; swap the two numbers",
+            ),
+            (
+                format!("{WARD}circuits = [{{ circuit = 1, name = \"A\", route = [[10.74, 106.69]] }}]"),
+                "[[device]] cam-01: circuits: only a device of kind",
+            ),
+            (
+                WARD.replace(
+                    "kind = \"ward\"",
+                    "kind = \"ward\"\nboundary = [[[10.7, 106.6], [10.8, 106.6]]]",
+                ),
+                "[[area]] ward: boundary: has 2 points; 3 to",
+            ),
+            (
+                WARD.replace(
+                    "kind = \"ward\"",
+                    "kind = \"ward\"\nfrom = \"2026-01-01T00:00:00Z\"\nuntil = \"2025-01-01T00:00:00Z\"",
+                ),
+                "[[area]] ward: from = 2026-01-01T00:00:00Z must lie before until",
+            ),
+            (
+                format!("{WARD}[[street]]\nid = \"ngo\"\nname = \"Ngõ\"\nline = [[10.7, 106.6]]"),
+                "[[street]] ngo: line: has 1 points; 2 to",
+            ),
+            (
+                format!(
+                    "{WARD}[[street]]\nid = \"ngo\"\nname = \"Ngõ\"\narea = \"moon\"\n\
+                     line = [[10.7, 106.6], [10.8, 106.6]]"
+                ),
+                "[[street]] ngo: area = \"moon\" is not an [[area]]",
+            ),
         ];
         for (text, expected) in table {
             let error = parse(&text).unwrap_err().to_string();
@@ -548,8 +716,9 @@ mod tests {
         assert_eq!(registry.import(&moved, time("2026-03-01T12:00:00Z")).unwrap(), 1);
         let history = registry.history();
         let sites = |from: &str, to: &str| -> Vec<String> {
-            let cameras = history.cameras(TimeRange { from: time(from), to: time(to) });
-            cameras.iter().map(|p| p.site.id.to_string()).collect()
+            let mut places = history.placements(&cam());
+            places.retain(|p| p.from <= time(to) && p.until.is_none_or(|until| until > time(from)));
+            places.iter().map(|p| p.site.id.to_string()).collect()
         };
         assert_eq!(sites("2026-01-05T00:00:00Z", "2026-01-06T00:00:00Z"), ["gate"]);
         assert_eq!(sites("2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"), ["gate", "market"]);
@@ -583,5 +752,11 @@ mod tests {
         let range = TimeRange { from: time("2026-02-01T00:00:00Z"), to: time("2026-02-02T00:00:00Z") };
         let below = |id: &str| registry.history().areas_below(&AreaId::new(id).unwrap(), range).len();
         assert_eq!((below("ward"), below("block-1")), (2, 1));
+        // A block that is said to have ended before the question's time.
+        let ended = "parent = \"ward\"\n        until = \"2026-01-01T00:00:00Z\"";
+        registry.import(&parse(&WARD.replace("parent = \"ward\"", ended)).unwrap(), range.from).unwrap();
+        assert_eq!(below("ward"), 2, "as it stood in the registry until now");
+        let later = TimeRange { from: time("2026-02-03T00:00:00Z"), to: time("2026-02-04T00:00:00Z") };
+        assert_eq!(registry.history().areas_below(&AreaId::new("ward").unwrap(), later).len(), 1);
     }
 }

@@ -74,6 +74,10 @@ id!(
     /// A node of the administrative tree.
     AreaId, "area id"
 );
+id!(
+    /// A street of the registry.
+    StreetId, "street id"
+);
 
 /// One life of a box's process, drawn at random when it starts. Written as 16 hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -19,9 +19,12 @@ pub use event::{
     Lamp, LampAct, LampCommanded, LampReason, Motion, MotionPhase, Previous, RunCommitment, SeenBy, Source,
     Status, Still, SyncState, Video,
 };
-pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId};
+pub use ids::{AreaId, BoxId, DeviceId, Epoch, IdError, SiteId, StreetId};
 pub use nal::{Picture, VideoCodec};
-pub use place::{Area, Device, DeviceKind, FormerName, Point, Site, View, distance_m};
+pub use place::{
+    Area, Device, DeviceKind, FormerName, LampCircuit, LatLon, Point, Sector, Site, Street, View,
+    bearing_deg, distance_m,
+};
 pub use purpose::{PURPOSE_HEADER, purpose_from_header, purpose_to_header};
 pub use ranges::Ranges;
 pub use sha::Sha256Hash;

@@ -14,7 +14,8 @@ use camnet::edge::lamp::plan::Plan;
 use camnet::hub;
 use camnet::hub::catalog::{ClipKey, EventKey};
 use camnet::hub::config::HubConfig;
-use camnet::hub::registry::{History, RegistryFile};
+use camnet::hub::registry::RegistryFile;
+use camnet::hub::search::atlas::Atlas;
 use camnet::hub::search::question::{Asked, Question};
 use camnet::hub::search::token::Token;
 use camnet::hub::truth::{self, HubRecord, JournalTruth, Truth};
@@ -184,7 +185,7 @@ fn page_token(bytes: &[u8]) {
 fn question(bytes: &[u8]) {
     let Ok(asked) = serde_json::from_slice::<Asked>(bytes) else { return };
     let now = Time::from_second(1_772_000_000).expect("a good time");
-    let _ = Question::understand(&asked, &History::default(), now);
+    let _ = Question::understand(&asked, &Atlas::default(), now);
 }
 
 // --- from a disk ---

@@ -146,11 +146,7 @@ fn seeds_are_what_our_own_writers_make() {
     let (ring_records, ring_file) = ring_of(&track, &fragment, time);
     let fragment = fragment.bytes;
     let torn = [&ring_file[..], &ring_file[ring_file.len() - 200..][..150]].concat();
-    let token = camnet::hub::search::token::Token::new(
-        [7; 16],
-        camnet::hub::catalog::TimeRange { from: time, to: time },
-        ClipKey { start_us: 7, clip },
-    );
+    let token = camnet::hub::search::token::Token::new([7; 16], time, ClipKey { start_us: 7, clip });
     let seeds: Vec<(&str, Vec<u8>)> = vec![
         ("hub_record/event", boot),
         ("hub_record/refused", refused),

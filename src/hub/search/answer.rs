@@ -6,12 +6,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::Found;
-use super::question::Place;
+use super::cameras::{Found, Sight};
+use super::geometry::{Line, polygon_from};
+use super::lamps::LampView;
+use super::question::Condition;
+use super::round;
+use super::when::Words;
 use crate::hub::catalog::{Basis, ClipRow, Order};
 use crate::hub::registry::Placement;
 use crate::model::{
-    ClockQuality, ClockSource, CoverageSpan, GapCause, Sha256Hash, SpanState, SyncState, Time,
+    ClockQuality, ClockSource, CoverageSpan, GapCause, Sha256Hash, SpanState, SyncState, Time, View,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -29,11 +33,86 @@ pub struct Understood {
     pub from: Time,
     #[schema(value_type = String, format = DateTime)]
     pub to: Time,
+    /// By time, without overlap; `from` and `to` are the first one's start and the last one's end.
+    pub windows: Vec<WindowView>,
+    /// The zone in which civil times are read: Asia/Ho_Chi_Minh.
+    pub zone: &'static str,
+    /// Its offset from UTC, for instance "+07:00".
+    pub offset: String,
+    /// The time as somebody would say it.
+    pub words: Words,
     #[schema(value_type = String)]
     pub order: Order,
-    pub place: Place,
-    /// How many cameras stood in the place within the window.
+    pub place: PlaceView,
+    /// How many cameras stood in the place within the windows.
     pub cameras: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct WindowView {
+    #[schema(value_type = String, format = DateTime)]
+    pub from: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub to: Time,
+}
+
+/// Where: all conditions hold; none means everywhere.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct PlaceView {
+    pub conditions: Vec<Condition>,
+}
+
+/// What a camera sees: a sector, or a ring of positions, longitude first as in GeoJSON.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum ViewView {
+    Sector {
+        /// Degrees clockwise from north of its middle.
+        heading_deg: f64,
+        /// Its opening; 360 sees all around.
+        angle_deg: f64,
+        reach_m: f64,
+    },
+    Polygon {
+        #[schema(value_type = Vec<Vec<f64>>)]
+        polygon: Line,
+    },
+}
+
+impl From<&View> for ViewView {
+    fn from(view: &View) -> Self {
+        match view {
+            View::Sector(s) => {
+                Self::Sector { heading_deg: s.heading_deg, angle_deg: s.angle_deg, reach_m: s.reach_m }
+            }
+            View::Polygon(corners) => {
+                let rings = polygon_from(std::slice::from_ref(corners));
+                Self::Polygon { polygon: rings.into_iter().next().unwrap_or_default() }
+            }
+        }
+    }
+}
+
+/// How a camera sees the point that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct SeesView {
+    pub distance_m: f64,
+    /// Between the middle of the view and the point; the picture is best near 0.
+    pub off_axis_deg: f64,
+}
+
+impl From<Sight> for SeesView {
+    fn from(sight: Sight) -> Self {
+        Self { distance_m: round(sight.distance_m, 1), off_axis_deg: round(sight.off_axis_deg, 1) }
+    }
+}
+
+/// So sure is the time by which a clip was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// Only the uncertainty of its clock puts it into the window.
+    Maybe,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -97,6 +176,9 @@ pub struct ClipView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<RecordedView>,
     pub peak_score: f64,
+    /// `maybe` where only the uncertainty of the clock puts the clip into a window; absent where it is sure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certainty: Option<Certainty>,
     pub clock: ClockView,
     #[serde(rename = "where")]
     pub held: Held,
@@ -156,6 +238,11 @@ pub struct CameraCoverage {
     pub distance_m: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bearing_deg: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewView>,
+    /// Where the question asks which cameras see a point.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sees: Option<SeesView>,
     /// Confirmed seconds only; with `gap_s` and `unconfirmed_s` they make up the window.
     pub recorded_s: f64,
     /// Confirmed seconds only.
@@ -165,6 +252,39 @@ pub struct CameraCoverage {
     /// There are more spans than one answer holds; the sums count all of them.
     pub truncated: bool,
     pub spans: Vec<SpanView>,
+    /// Recorded, and not in a clip that the hub has: the footage is on the box, as long as its ring goes back.
+    pub at_box: Vec<BoxSpanView>,
+    /// There are more of these than one answer holds, or than were looked for.
+    pub at_box_truncated: bool,
+    pub fetch: FetchView,
+    /// Lamp circuits near the camera, nearest first.
+    pub lamps: Vec<LampView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub struct BoxSpanView {
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Time,
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Time,
+}
+
+/// Whether footage can be asked for that is on the box.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct FetchView {
+    pub available: bool,
+    pub why: Words,
+}
+
+impl FetchView {
+    /// Until the hub can ask a box for footage.
+    pub fn not_yet() -> Self {
+        let vi = "Chưa lấy được hình từ hộp biên qua mạng; hình còn nằm trên hộp biên tại điểm lắp đặt, hãy giữ hộp và \
+                  lấy tại chỗ trước khi bị ghi đè.";
+        let en = "Footage can't be fetched from the box yet; it lies on the box at the site: keep the box and take it \
+                  there before it is overwritten.";
+        Self { available: false, why: Words { vi: vi.into(), en: en.into() } }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -214,7 +334,17 @@ impl From<ClockQuality> for ClockView {
     }
 }
 
-pub fn clip_view(row: ClipRow, placement: Option<&Placement>, found: Option<&Found>) -> ClipView {
+/// The view of a placement's camera.
+pub fn view_view(placement: &Placement) -> Option<ViewView> {
+    placement.device.view.as_ref().map(ViewView::from)
+}
+
+pub fn clip_view(
+    row: ClipRow,
+    placement: Option<&Placement>,
+    found: Option<&Found>,
+    is_certain: bool,
+) -> ClipView {
     let link = |held: bool, name: &str| held.then(|| format!("/api/v1/clips/{}/{name}", row.clip));
     let recorded = |shown_by: &str, correction_ms| {
         let (start, end) = (row.recorded_start, row.recorded_end);
@@ -226,8 +356,9 @@ pub fn clip_view(row: ClipRow, placement: Option<&Placement>, found: Option<&Fou
         device: NameView { id: row.device.to_string(), name },
         site: placement.map(site_view),
         point: placement.map(point_view),
-        distance_m: found.and_then(|f| f.distance_m),
-        bearing_deg: found.and_then(|f| f.bearing_deg),
+        distance_m: found.and_then(Found::shown_distance_m),
+        bearing_deg: found.and_then(Found::shown_bearing_deg),
+        certainty: (!is_certain).then_some(Certainty::Maybe),
         start: row.start,
         end: row.end,
         motion_start: row.motion_start,

@@ -1,7 +1,7 @@
 //! Page tokens: opaque to who asks, exact for us.
 //!
-//! Owns their form. A token belongs to one question and carries its window, so that a page asked for later continues
-//! the same answer. May not know what is asked.
+//! Owns their form. A token belongs to one question and carries the moment at which it was asked, so that "the last
+//! hour" of a page asked for later is that of the first. May not know what is asked.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,25 +10,23 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::SearchError;
-use crate::hub::catalog::TimeRange;
 use crate::model::Time;
 
-/// What a page token holds: the question it belongs to, its window, and where to go on.
+/// What a page token holds: the question it belongs to, when that was asked, and where to go on.
 #[derive(Serialize, Deserialize)]
 pub struct Token<K> {
     version: u8,
     digest: [u8; 16],
-    pub from: Time,
-    pub to: Time,
+    pub at: Time,
     pub after: K,
 }
 
-const TOKEN_VERSION: u8 = 1;
+const TOKEN_VERSION: u8 = 2;
 const TOKEN_BYTES_MAX: usize = 400;
 
 impl<K: Serialize + DeserializeOwned> Token<K> {
-    pub fn new(digest: [u8; 16], range: TimeRange, after: K) -> Self {
-        Self { version: TOKEN_VERSION, digest, from: range.from, to: range.to, after }
+    pub fn new(digest: [u8; 16], at: Time, after: K) -> Self {
+        Self { version: TOKEN_VERSION, digest, at, after }
     }
 
     pub fn write(&self) -> String {

@@ -17,34 +17,36 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use super::ask;
 use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
-use crate::hub::catalog::{self, EventKey, EventQuery, EventRow, Order, RefusedRow, TimeRange};
+use crate::hub::catalog::{self, RefusedRow, TimeRange};
 use crate::hub::reindex::{IndexReport, RebuildError};
 use crate::hub::replay::{Filter, Replayed};
-use crate::hub::search::answer::{Answer, ClipView, PointView};
-use crate::hub::search::question::{Asked, Question, window};
+use crate::hub::search::answer::{Answer, ClipView};
+use crate::hub::search::question::{Asked, Question};
 use crate::hub::search::token::{Token, digest_of};
-use crate::limits::{
-    API_BODY_BYTES_MAX, PAGE_EVENTS, PAGE_EVENTS_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX,
-};
-use crate::model::{
-    AreaId, BoxId, DeviceId, DeviceKind, PURPOSE_HEADER, Sha256Hash, Time, purpose_from_header,
-};
+use crate::limits::{API_BODY_BYTES_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX};
+use crate::model::{BoxId, PURPOSE_HEADER, Sha256Hash, Time, purpose_from_header};
 
-type App = State<Arc<Web>>;
-type Answered<T> = Result<Json<T>, Problem>;
+pub type App = State<Arc<Web>>;
+pub type Answered<T> = Result<Json<T>, Problem>;
 
 pub fn router() -> Router<Arc<Web>> {
     Router::new()
         .route("/session", get(session))
-        .route("/places", get(places))
+        .route("/places", get(super::places::places))
         .route("/clips", get(clips_get).post(clips_post))
         .route("/clips/{id}", get(clip))
         .route("/clips/{id}/video.mp4", get(clip_video))
         .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
-        .route("/events", get(events))
+        .route("/understand", get(ask::understand))
+        .route("/suggest", get(ask::suggest))
+        .route("/cameras", get(ask::cameras))
+        .route("/follow", post(ask::follow))
+        .route("/footage-requests", post(ask::footage_request))
+        .route("/events", get(super::events::events))
         .route("/boxes", get(boxes))
         .route("/devices/{id}/lamp", post(super::lamp::lamp))
         .route("/refused", get(refused))
@@ -97,19 +99,38 @@ impl Looker {
     }
 }
 
-fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+pub fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Query::<T>::try_from_uri(uri).map(|q| q.0).map_err(|error| {
-        // axum's own text says no more than "failed"; the cause names the key.
+        // axum's own text says no more than "failed", and the cause does not name the key.
         let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        Problem::bad_request(format!("query: {cause}"))
+        let key = wrong_key::<T>(uri).map_or(String::new(), |key| format!("{key}: "));
+        Problem::bad_request(format!("query: {key}{cause}"))
     })
+}
+
+/// The first key that can't be read even alone.
+fn wrong_key<T: DeserializeOwned>(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| {
+        let alone: Uri = format!("/?{pair}").parse().ok()?;
+        let key = pair.split('=').next().filter(|key| !key.is_empty())?;
+        Query::<T>::try_from_uri(&alone).is_err().then_some(key)
+    })
+}
+
+/// The JSON body of a request, at most [`API_BODY_BYTES_MAX`] long.
+pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
+    let body = to_bytes(body, API_BODY_BYTES_MAX).await.map_err(|_| {
+        let detail = format!("a question has at most {API_BODY_BYTES_MAX} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+    })?;
+    serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))
 }
 
 fn clip_id(text: &str) -> Result<Uuid, Problem> {
     Uuid::parse_str(text).map_err(|_| Problem::not_found("there is no such clip: its id is no UUID"))
 }
 
-fn page_limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
+pub fn page_limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, Problem> {
     let limit = asked.unwrap_or(usual);
     if (1..=most).contains(&limit) {
         Ok(limit)
@@ -118,7 +139,7 @@ fn page_limit(asked: Option<usize>, usual: usize, most: usize) -> Result<usize, 
     }
 }
 
-// --- session and places ---
+// --- session ---
 
 #[derive(Serialize, ToSchema)]
 pub struct Session {
@@ -136,150 +157,13 @@ pub async fn session(State(web): App) -> Json<Session> {
     Json(Session { actor: web.actor.clone(), demo: web.demo, version, time: Time::now() })
 }
 
-#[derive(Serialize, ToSchema)]
-pub struct Places {
-    areas: Vec<AreaPlace>,
-    sites: Vec<SitePlace>,
-    devices: Vec<DevicePlace>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct AreaPlace {
-    id: String,
-    name: String,
-    kind: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    former_names: Vec<FormerNamePlace>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct FormerNamePlace {
-    name: String,
-    #[schema(value_type = String, format = DateTime)]
-    until: Time,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct SitePlace {
-    id: String,
-    name: String,
-    address: String,
-    area: String,
-    owner: String,
-    point: PointView,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct DevicePlace {
-    id: String,
-    name: String,
-    /// `camera`, `lamp` or `gate`.
-    #[schema(value_type = String)]
-    kind: DeviceKind,
-    site: String,
-    #[serde(rename = "box")]
-    box_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    view: Option<ViewPlace>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lamps: Option<u32>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct ViewPlace {
-    heading_deg: f64,
-    angle_deg: f64,
-    reach_m: f64,
-}
-
-/// Areas, sites and devices as they are now.
-#[utoipa::path(get, path = "/api/v1/places", responses((status = 200, body = Places)))]
-pub async fn places(State(web): App) -> Json<Places> {
-    let now = web.registry.history().current();
-    let areas = now.areas.into_iter().map(|a| AreaPlace {
-        id: a.id.to_string(),
-        name: a.name,
-        kind: a.kind,
-        parent: a.parent.as_ref().map(AreaId::to_string),
-        former_names: a
-            .former_names
-            .into_iter()
-            .map(|f| FormerNamePlace { name: f.name, until: f.until })
-            .collect(),
-    });
-    let sites = now.sites.into_iter().map(|s| SitePlace {
-        id: s.id.to_string(),
-        name: s.name,
-        address: s.address,
-        area: s.area.to_string(),
-        owner: s.owner,
-        point: PointView { lat: s.point.lat, lon: s.point.lon },
-    });
-    let devices = now.devices.into_iter().map(|d| DevicePlace {
-        id: d.id.to_string(),
-        name: d.name,
-        kind: d.kind,
-        site: d.site.to_string(),
-        box_id: d.box_id.to_string(),
-        view: d.view.map(|v| ViewPlace {
-            heading_deg: v.heading_deg,
-            angle_deg: v.angle_deg,
-            reach_m: v.reach_m,
-        }),
-        lamps: d.lamps,
-    });
-    Json(Places { areas: areas.collect(), sites: sites.collect(), devices: devices.collect() })
-}
-
 // --- clips ---
 
-/// The question in a query; `device` is a list with commas.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct ClipsQuery {
-    /// Start of the window (RFC 3339); without it, 24 hours before `to`.
-    #[param(value_type = Option<String>)]
-    from: Option<Time>,
-    /// End of the window; without it, now.
-    #[param(value_type = Option<String>)]
-    to: Option<Time>,
-    lat: Option<f64>,
-    lon: Option<f64>,
-    radius_m: Option<f64>,
-    #[param(value_type = Option<String>)]
-    area: Option<AreaId>,
-    device: Option<String>,
-    /// `newest` or `oldest`.
-    #[param(value_type = Option<String>)]
-    order: Option<Order>,
-    limit: Option<usize>,
-    page: Option<String>,
-    purpose: Option<String>,
-}
-
-impl ClipsQuery {
-    fn asked(self) -> Result<Asked, Problem> {
-        let device = match &self.device {
-            None => None,
-            Some(list) => {
-                let devices: Result<Vec<_>, _> = list.split(',').map(|id| DeviceId::new(id.trim())).collect();
-                Some(devices.map_err(|error| Problem::bad_request(format!("device: {error}")))?)
-            }
-        };
-        let Self { from, to, lat, lon, radius_m, area, order, limit, page, purpose, .. } = self;
-        Ok(Asked { from, to, lat, lon, radius_m, area, device, order, limit, page, purpose })
-    }
-}
-
 /// Clips by time and place, with the account of every camera there.
-#[utoipa::path(get, path = "/api/v1/clips", params(ClipsQuery),
+#[utoipa::path(get, path = "/api/v1/clips", params(Asked),
     responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn clips_get(State(web): App, looker: Looker, uri: Uri) -> Answered<Answer> {
-    let asked = query::<ClipsQuery>(&uri)?.asked()?;
-    search(web, looker, asked).await
+    search(web, looker, query(&uri)?).await
 }
 
 /// As GET, with the question as a body.
@@ -287,19 +171,14 @@ pub async fn clips_get(State(web): App, looker: Looker, uri: Uri) -> Answered<An
     responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 413, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn clips_post(State(web): App, looker: Looker, body: Body) -> Answered<Answer> {
-    let body = to_bytes(body, API_BODY_BYTES_MAX).await.map_err(|_| {
-        let detail = format!("a question has at most {API_BODY_BYTES_MAX} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    })?;
-    let asked = serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))?;
-    search(web, looker, asked).await
+    search(web, looker, json_body(body).await?).await
 }
 
 async fn search(web: Arc<Web>, looker: Looker, asked: Asked) -> Answered<Answer> {
-    let (now, history) = (Time::now(), web.registry.history());
-    let question = Question::understand(&asked, &history, now)?;
+    let (now, atlas) = (Time::now(), web.atlas().await);
+    let question = Question::understand(&asked, &atlas, now)?;
     let pass = looker.pass(&web, Action::Search, asked.purpose, question.subject()).await?;
-    let answer = blocking(move || web.search().answer(&pass, &question, &history, now)).await?;
+    let answer = blocking(move || web.search().answer(&pass, &question, &atlas, now)).await?;
     Ok(Json(answer))
 }
 
@@ -317,8 +196,8 @@ pub struct PurposeQuery {
 pub async fn clip(State(web): App, looker: Looker, Path(id): Path<String>, uri: Uri) -> Answered<ClipView> {
     let (id, purpose) = (clip_id(&id)?, query::<PurposeQuery>(&uri)?.purpose);
     let pass = looker.pass(&web, Action::Clip, purpose, json!({ "clip": id })).await?;
-    let (web, history) = (web.clone(), web.registry.history());
-    let clip = blocking(move || web.search().clip(&pass, id, &history)).await?;
+    let (web, atlas) = (web.clone(), web.atlas().await);
+    let clip = blocking(move || web.search().clip(&pass, id, &atlas)).await?;
     clip.map(Json).ok_or_else(|| Problem::not_found("there is no such clip"))
 }
 
@@ -382,109 +261,6 @@ async fn footage(
     };
     let kind = if action == Action::Thumbnail { "image/jpeg" } else { "video/mp4" };
     video::answer(&pass, &web.clips, &sha256, bytes, kind, wanted).await
-}
-
-// --- events ---
-
-#[derive(Debug, Clone, Deserialize, Serialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct EventsQuery {
-    /// For instance `camnet.lamp.v1`.
-    r#type: Option<String>,
-    #[param(value_type = Option<String>)]
-    device: Option<DeviceId>,
-    #[param(value_type = Option<String>)]
-    r#box: Option<BoxId>,
-    #[param(value_type = Option<String>)]
-    from: Option<Time>,
-    #[param(value_type = Option<String>)]
-    to: Option<Time>,
-    /// `newest` or `oldest`.
-    #[param(value_type = Option<String>)]
-    order: Option<Order>,
-    limit: Option<usize>,
-    page: Option<String>,
-    purpose: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct Events {
-    events: Vec<EventView>,
-    next: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct EventView {
-    id: Uuid,
-    source: String,
-    #[serde(rename = "type")]
-    kind: String,
-    #[schema(value_type = String, format = DateTime)]
-    time: Time,
-    #[schema(value_type = String, format = DateTime)]
-    received: Time,
-    /// The recorded time is implausible: the event stands in the list by its arrival.
-    by_arrival: bool,
-    #[serde(rename = "box")]
-    box_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    epoch: String,
-    sequence: u64,
-    /// Another event came first under the same box, epoch and sequence.
-    conflict: bool,
-    #[schema(value_type = Object)]
-    data: Value,
-}
-
-impl From<EventRow> for EventView {
-    fn from(row: EventRow) -> Self {
-        let body: Value = serde_json::from_slice(&row.json).unwrap_or_default();
-        Self {
-            id: row.id,
-            source: body["source"].as_str().unwrap_or_default().to_owned(),
-            kind: row.kind,
-            time: row.time,
-            received: row.received,
-            by_arrival: row.by_arrival,
-            box_id: row.box_id.to_string(),
-            device: row.device.as_ref().map(DeviceId::to_string),
-            epoch: row.epoch.to_string(),
-            sequence: row.sequence,
-            conflict: row.conflict,
-            data: body["data"].clone(),
-        }
-    }
-}
-
-/// What the boxes said, by time.
-#[utoipa::path(get, path = "/api/v1/events", params(EventsQuery),
-    responses((status = 200, body = Events), (status = 400, body = Problem)))]
-pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Events> {
-    let asked: EventsQuery = query(&uri)?;
-    let limit = page_limit(asked.limit, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
-    let digest = digest_of(&EventsQuery { page: None, limit: None, purpose: None, ..asked.clone() });
-    let token = asked.page.as_deref().map(|text| Token::<EventKey>::read(text, digest)).transpose()?;
-    let range = match &token {
-        Some(token) => window(Some(token.from), Some(token.to), Time::now())?,
-        None => window(asked.from, asked.to, Time::now())?,
-    };
-    let subject = json!({ "type": asked.r#type, "device": asked.device, "box": asked.r#box,
-        "from": range.from, "to": range.to, "limit": limit });
-    let pass = looker.pass(&web, Action::Events, asked.purpose, subject).await?;
-    let query = EventQuery {
-        kind: asked.r#type,
-        device: asked.device,
-        box_id: asked.r#box,
-        range,
-        order: asked.order.unwrap_or_default(),
-        after: token.map(|t| t.after),
-        limit,
-    };
-    let page = blocking(move || web.search().events(&pass, &query)).await?;
-    let next = page.next.map(|after| Token::new(digest, range, after).write());
-    Ok(Json(Events { events: page.events.into_iter().map(EventView::from).collect(), next }))
 }
 
 // --- for the technician ---
@@ -651,7 +427,7 @@ pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<Refu
         limit,
     };
     let (page, counts) = blocking(move || web.search().refused(&pass, &query)).await?;
-    let next = page.next.map(|before| Token::new(digest, range, before).write());
+    let next = page.next.map(|before| Token::new(digest, Time::now(), before).write());
     let counts = counts.into_iter().map(|c| RefusedCountView {
         box_id: c.box_id.to_string(),
         reason: c.reason,

@@ -4,10 +4,13 @@
 //! elsewhere. May not listen for officers beyond loopback until login exists.
 
 mod api;
+mod ask;
 pub mod boxes;
 pub mod console;
+mod events;
 pub mod lamp;
 pub mod openapi;
+mod places;
 mod problem;
 pub mod tus;
 pub mod video;
@@ -37,6 +40,7 @@ use super::registry::Registry;
 use super::reindex::Rebuilder;
 use super::replay::Replay;
 use super::search::Search;
+use super::search::atlas::{Atlas, Atlases};
 pub use super::status::HubStatus;
 use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
 use crate::model::BoxId;
@@ -49,6 +53,8 @@ pub struct Web {
     pub registry: Arc<Registry>,
     pub gate: Arc<Gate>,
     pub clips: Arc<ClipStore>,
+    /// What questions know of the registry; begins empty.
+    pub atlases: Arc<Atlases>,
     pub metrics: HubMetrics,
     pub status: Arc<HubStatus>,
     pub replay: Replay,
@@ -61,6 +67,12 @@ pub struct Web {
 }
 
 impl Web {
+    /// The registry as it is known now, made ready for questions.
+    async fn atlas(&self) -> Arc<Atlas> {
+        let (atlases, history) = (self.atlases.clone(), self.registry.history());
+        blocking(move || atlases.of(history)).await
+    }
+
     fn search(&self) -> Search {
         let status = self.status.clone();
         let is_offline = move |box_id: &BoxId| status.online(box_id) == Some(false);

@@ -4,20 +4,25 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{api, lamp};
+use super::{api, ask, events, lamp, places};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "camnet", description = "Search footage by place and time."),
     paths(
         api::session,
-        api::places,
+        places::places,
         api::clips_get,
         api::clips_post,
         api::clip,
         api::clip_video,
         api::clip_thumbnail,
-        api::events,
+        events::events,
+        ask::understand,
+        ask::suggest,
+        ask::cameras,
+        ask::follow,
+        ask::footage_request,
         api::boxes,
         lamp::lamp,
         api::refused,

@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 use std::sync::atomic::AtomicBool;
 
+mod ask;
+
 use super::*;
 use crate::hub::catalog::live::Live;
 use crate::hub::certificates::{init, issue_box, loopback_names};
@@ -136,6 +138,7 @@ impl Hub {
             clips: Arc::new(clips),
             metrics,
             status: Arc::default(),
+            atlases: Arc::default(),
             replay: Arc::new(|_| Ok(Default::default())),
             commands,
             actor: "demo".into(),
@@ -239,7 +242,7 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     let (status, all) = hub.get("/api/v1/clips").await;
     assert_eq!((status, ids(&all)), (200, vec![far.to_string(), near.to_string()]), "{all}");
     assert_eq!(all["understood"]["cameras"], 11);
-    assert_eq!(all["understood"]["place"], json!({ "kind": "everywhere" }));
+    assert_eq!(all["understood"]["place"], json!({ "conditions": [] }));
     assert_eq!((&all["clips"][0]["where"], &all["clips"][1]["where"]), (&json!("box"), &json!("hub")));
     assert_eq!(all["clips"][0]["links"]["video"], Value::Null);
     assert_eq!(all["clips"][1]["links"]["video"], format!("/api/v1/clips/{near}/video.mp4"));
@@ -262,7 +265,7 @@ async fn a_search_finds_clips_by_place_and_tells_every_gap() {
     let (_, circle) = hub.get("/api/v1/clips?lat=10.74048&lon=106.69531&radius_m=150").await;
     assert_eq!(ids(&circle), [near.to_string()]);
     assert_eq!(circle["clips"][0]["distance_m"], 0.0);
-    assert_eq!(circle["understood"]["place"]["kind"], "circle");
+    assert_eq!(circle["understood"]["place"]["conditions"][0]["kind"], "circle");
     assert_eq!(circle["coverage"][1]["site"]["id"], "hoa-phuong-52");
     assert!((circle["coverage"][1]["bearing_deg"].as_f64().unwrap() - 88.0).abs() < 2.0, "{circle}");
     let (_, area) = hub.get("/api/v1/clips?area=khu-pho-2").await;
@@ -410,7 +413,23 @@ async fn wrong_questions_are_told_what_is_wrong() {
         ("/api/v1/clips?lat=10&lon=106&radius_m=NaN", 400, "radius_m"),
         ("/api/v1/clips?area=nowhere", 400, "nowhere"),
         ("/api/v1/clips?device=cam-99", 400, "cam-99"),
-        ("/api/v1/clips?device=cam-01&area=tan-hung", 400, "one place"),
+        ("/api/v1/clips?device=cam-01&lat=10&lon=106", 400, "radius_m"),
+        ("/api/v1/clips?limit=many", 400, "limit"),
+        ("/api/v1/clips?polygon={", 400, "polygon"),
+        ("/api/v1/clips?polygon=%7B%22type%22:%22Point%22%7D", 400, "MultiPolygon"),
+        ("/api/v1/clips?route=%7B%22type%22:%22Point%22%7D", 400, "LineString"),
+        ("/api/v1/clips?width_m=20", 400, "send route too"),
+        ("/api/v1/clips?near=nowhere%20at%20all", 400, "no place has this name"),
+        ("/api/v1/clips?sees=https://maps.app.goo.gl/x", 400, "paste the long address"),
+        ("/api/v1/clips?site=moon", 400, "there is no such site"),
+        ("/api/v1/clips?when=sometime", 400, "not understood as a time"),
+        ("/api/v1/clips?hours=22-04", 400, "22:00-04:00"),
+        ("/api/v1/clips?weekdays=someday", 400, "mon, tue"),
+        ("/api/v1/clips?when=h%C3%B4m+qua&from=2027-01-01T00:00:00Z", 400, "no moment in common"),
+        ("/api/v1/suggest?q=a&limit=51", 400, "limit"),
+        ("/api/v1/suggest", 400, "q"),
+        ("/api/v1/understand?when=sometime", 400, "not understood as a time"),
+        ("/api/v1/cameras?sees=xyz", 400, "no place has this name"),
         ("/api/v1/clips?limit=501", 400, "500"),
         ("/api/v1/clips?page=xyz", 400, "page token"),
         ("/api/v1/clips?order=sideways", 400, "sideways"),

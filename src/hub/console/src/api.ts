@@ -10,11 +10,8 @@ export interface Session {
   version: string;
   time: string;
 }
-/** As the hub sends shapes: GeoJSON, longitude first. */
-export interface Shape {
-  type: 'Polygon' | 'MultiPolygon' | 'LineString' | 'MultiLineString';
-  coordinates: unknown;
-}
+/** As the hub sends shapes: the coordinates of a GeoJSON line or polygon, longitude first. */
+export type Shape = number[][] | number[][][];
 export interface Area {
   id: string;
   name: string;
@@ -42,7 +39,7 @@ export interface Sector {
   angle_deg: number;
   reach_m: number;
 }
-export type View = Sector | { polygon: Shape | number[][] };
+export type View = Sector | { polygon: Shape };
 export interface Circuit {
   circuit: number;
   name?: string;
@@ -195,6 +192,7 @@ export interface Suggestion {
   id?: string;
   name: string;
   former_name?: string;
+  former_until?: string;
   context?: string;
   point?: Point;
 }

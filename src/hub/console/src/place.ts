@@ -112,7 +112,7 @@ export function fromSuggestions(suggestions: Suggestion[], places: Places): Plac
     if (s.kind === 'area') {
       const area = places.areas.find((a) => a.id === s.id) ?? { id: s.id ?? '', name: s.name, kind: '' };
       const until = area.former_names?.find((f) => f.name === s.former_name)?.until;
-      return [{ kind: 'area', area, name: s.name, former: s.former_name, until }];
+      return [{ kind: 'area', area, name: s.name, former: s.former_name, until: s.former_until ?? until }];
     }
     if (s.kind === 'site') {
       const site = places.sites.find((p) => p.id === s.id);
@@ -163,15 +163,14 @@ export function sector(at: Point, heading_deg: number, angle_deg: number, reach_
 }
 
 /** Every ring or line of a shape, longitude first; what is no shape has none. */
-export function linesOf(shape: Shape | number[][] | undefined): Ring[] {
-  if (!shape) return [];
+export function linesOf(shape: Shape | undefined): Ring[] {
   const isPair = (v: unknown): v is [number, number] => Array.isArray(v) && typeof v[0] === 'number' && typeof v[1] === 'number';
   const walk = (v: unknown): Ring[] => {
     if (!Array.isArray(v) || v.length === 0) return [];
     if (isPair(v)) return [[[v[0], v[1]]]];
     return isPair(v[0]) ? [v.filter(isPair).map(([lon, lat]) => [lon, lat])] : v.flatMap(walk);
   };
-  return walk(Array.isArray(shape) ? shape : shape.coordinates);
+  return walk(shape);
 }
 
 /** What a camera sees, as a ring: a sector from where it stands, or the polygon somebody drew. */

@@ -9,6 +9,7 @@ export const SPEEDS = [0.25, 0.5, 1, 2, 4, 8, 16];
 export const JUMP_S = 2;
 /** Until two frames were seen; many cameras on poles send about so many. */
 const FRAME_S = 0.1;
+const FRAMES_SEEN = 16;
 /** How long the reason for "nothing" can be read before the clock jumps on. */
 const HOLD_MS = 2500;
 /** So near to its beginning a clip counts as not begun: going back leads to the one before. */
@@ -45,6 +46,7 @@ class Watch {
     return this.devices.map((device) => clipsOf(all, device));
   });
 
+  private apart: number[] = [];
   private films = new Map<string, Film>();
   private frame = 0;
   private emptySince = 0;
@@ -138,7 +140,10 @@ class Watch {
 
   /** A frame's length, as the film shows it while it runs. */
   sawFrames(apart_s: number): void {
-    if (apart_s > 1 / 120 && apart_s < 1) this.frame_s = Math.min(apart_s, this.frame_s === FRAME_S ? 1 : this.frame_s);
+    if (this.speed > 1 || apart_s < 1 / 120 || apart_s > 1) return;
+    this.apart = [...this.apart.slice(1 - FRAMES_SEEN), apart_s];
+    // Cameras are not punctual, and a busy machine leaves frames out: neither the shortest nor the middle is believed.
+    if (this.apart.length === FRAMES_SEEN) this.frame_s = [...this.apart].sort((a, b) => a - b)[FRAMES_SEEN >> 2];
   }
 
   markLoop(end: 'from' | 'to'): void {

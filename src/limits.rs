@@ -144,6 +144,12 @@ pub const DECODER_PENDING_FRAMES_MAX: u64 = 100;
 /// [`DECODER_SILENT_FRAMES_MIN`] access units went in.
 pub const DECODER_SILENT_MAX: Duration = Duration::from_secs(10);
 pub const DECODER_SILENT_FRAMES_MIN: u64 = 17;
+/// Heaps of the C library that the threads of a box share. By default there are 8 for each core: what one thread frees,
+/// the next one with another heap can't use.
+pub const HEAP_ARENAS_MAX: i32 = 1;
+/// Larger blocks (pictures, fragments, clips) are mapped by themselves and given back when they are freed. By default
+/// this grows with what is freed, up to 32 MiB, and the heap with it.
+pub const HEAP_BLOCK_BYTES_MAX: i32 = 128 << 10;
 /// Longest that making one still may take.
 pub const STILL_MAX: Duration = Duration::from_secs(20);
 /// Longest that a lamp cabinet may take to accept a connection.
@@ -191,8 +197,6 @@ pub const ACCESS_UNIT_BYTES_MAX: usize = 8 << 20;
 pub const FRAGMENT_SECONDS_MAX: u64 = 10;
 /// Longest motion event and the clip of it, without what is before and after; what lasts longer goes on as another.
 pub const CLIP_SECONDS_MAX: u64 = 120;
-/// Clips that wait for upload, in memory; the ring has the rest.
-pub const UPLOAD_QUEUE_MAX: usize = 4096;
 /// How often the folder of clips is looked at for new ones.
 pub const UPLOAD_LOOK: Duration = Duration::from_millis(500);
 /// A clip that the hub refuses is offered again after at most this long.
@@ -313,6 +317,20 @@ pub const SEARCH_RADIUS_M_MAX: f64 = 50_000.0;
 pub const SEARCH_CAMERAS_MAX: usize = 2_000;
 /// Coverage spans per camera in one answer; beyond it the answer says `truncated`.
 pub const SEARCH_SPANS_MAX: usize = 2_000;
+/// What a clock may leave open, at most, when clips are searched: one that is worse is found by what it says.
+pub const SEARCH_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
+/// Buckets of a timeline: about so many where nobody asks for a length, and most.
+pub const TIMELINE_BUCKETS: usize = 200;
+pub const TIMELINE_BUCKETS_MAX: usize = 2_000;
+/// Buckets of all cameras in one answer about coverage.
+pub const COVERAGE_CELLS_MAX: usize = 100_000;
+/// Clips of one download (CSV, GeoJSON); a larger one ends here and says so.
+pub const EXPORT_CLIPS_MAX: usize = 100_000;
+/// Clips that an answer which is told as it comes reads at once, and lines that wait for the reader.
+pub const STREAM_CLIPS: usize = 16;
+pub const STREAM_LINES_MAX: usize = 64;
+/// Files of days that the index keeps open.
+pub const INDEX_FILES_OPEN_MAX: usize = 256;
 /// Memory of the embedded index's cache.
 pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 /// Entries that one query of the index may touch; a page that reaches it ends early and has a next one.
@@ -321,7 +339,7 @@ pub const INDEX_SCAN_MAX: usize = 100_000;
 /// again from the journal after a start.
 pub const INDEX_RUN_RECORDS: u64 = 32_768;
 /// A run also ends when the keys that it writes reach this.
-pub const INDEX_RUN_BYTES_MAX: usize = 16 << 20;
+pub const INDEX_RUN_BYTES_MAX: usize = 32 << 20;
 /// Counts of epochs that the index keeps in memory; others are read when they are needed.
 pub const INDEX_EPOCHS_MAX: usize = 65_536;
 /// Records that wait between the two halves of a rebuild (reading the journal, applying).
@@ -366,8 +384,6 @@ pub const SEARCH_NEAR_RADIUS_M: f64 = 200.0;
 pub const SEARCH_TEXT_CHARS_MAX: usize = 300;
 /// Areas or places that an error names where a name fits several.
 pub const SEARCH_CANDIDATES_MAX: usize = 8;
-/// A clip whose clock is known no better than this is found within this only.
-pub const CLOCK_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
 /// Suggestions of one answer: usual and most.
 pub const SUGGESTIONS: usize = 8;
 pub const SUGGESTIONS_MAX: usize = 50;

@@ -48,6 +48,16 @@ enum Command {
     Demo(crate::demo::DemoArgs),
 }
 
+impl Cli {
+    /// What must be said to the C library before the first thread starts.
+    pub fn settle_memory(&self) {
+        #[cfg(feature = "edge")]
+        if let Command::Edge(_) = self.command {
+            crate::edge::memory::settle();
+        }
+    }
+}
+
 /// Which configuration file, and whether only to check it.
 #[derive(Debug, Args)]
 struct ConfigArgs {

@@ -14,12 +14,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::camera::{CameraMetrics, accept};
 use super::fmp4::{self, TIMESCALE};
+use super::memory;
 use super::outbox::{NewEvent, Outbox};
 use super::ring::{self, FragmentEntry, Ring, RingError};
 use crate::limits::{CLIP_SECONDS_MAX, FRAGMENT_SECONDS_MAX};
@@ -87,15 +89,6 @@ pub struct Cutter {
 /// in memory.
 static TURN: Semaphore = Semaphore::const_new(1);
 
-/// The C library's allocator keeps what a clip and its picture took; a box has other uses for it.
-fn give_memory_back() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: malloc_trim(3) has no preconditions and may be called from any thread.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// Announces what an earlier process left unannounced, then cuts `jobs` until they end.
 pub async fn run(
     cutter: Cutter,
@@ -132,7 +125,7 @@ impl Cutter {
             let _turn = TURN.acquire().await.expect("nobody closes it");
             tokio::task::spawn_blocking(move || {
                 let cut = cutter.cut(&wanted);
-                give_memory_back();
+                memory::give_back();
                 cut
             })
             .await
@@ -187,12 +180,9 @@ impl Cutter {
         let (first, last) = (&part[0], &part[part.len() - 1]);
         let run = &first.run;
         let codec = fmp4::codec_name(&run.track.sample_entry).ok_or(ClipError::Track)?;
-        let bytes = whole_clip(part)?;
         let clip = Uuid::now_v7();
-        let sha256 = Sha256Hash::of(&bytes);
-        let size = bytes.len() as u64;
         std::fs::create_dir_all(&self.clips_dir).map_err(io_error("create", &self.clips_dir))?;
-        write_durably(&self.path(clip, ".mp4"), &bytes)?;
+        let (bytes, sha256) = write_clip(&self.path(clip, ".mp4"), part)?;
         let peak = job.peak.filter(|p| (first.start..last.end).contains(p));
         let still_time = peak.unwrap_or(first.start);
         let thumbnail = self.thumbnail(clip, scene_of(part, still_time), still_time)?;
@@ -204,7 +194,7 @@ impl Cutter {
             motion_start: job.motion_start,
             motion_end: job.motion_end,
             peak_score: job.peak_score,
-            bytes: size,
+            bytes,
             sha256,
             video: Video { codec, width: run.track.width, height: run.track.height },
             audio_codec: run.track.audio.as_ref().and_then(|a| fmp4::audio_codec_name(&a.sample_entry)),
@@ -248,6 +238,12 @@ fn scene_of(part: &[FragmentEntry], time: Time) -> &[FragmentEntry] {
 /// The clips in `dir` whose event stands in a file that ends with `suffix`, oldest first.
 /// Those whose event the outbox has taken end with `.json`, the others with `.pending.json`.
 pub(super) fn read_clip_files(dir: &Path, suffix: &str) -> Result<Vec<ClipFile>, ClipError> {
+    let ids = clip_ids(dir, suffix)?;
+    Ok(ids.into_iter().filter_map(|id| read_clip_file(dir, id, suffix)).collect())
+}
+
+/// As [`read_clip_files`], their names only: while the hub is away there may be very many.
+pub(super) fn clip_ids(dir: &Path, suffix: &str) -> Result<Vec<Uuid>, ClipError> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -258,19 +254,26 @@ pub(super) fn read_clip_files(dir: &Path, suffix: &str) -> Result<Vec<ClipFile>,
         let path = entry.map_err(io_error("list", dir))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         // A clip's id and nothing else before the suffix, so that `.json` is not `.pending.json`.
-        let Some(id) = name.strip_suffix(suffix).and_then(|id| Uuid::try_parse(id).ok()) else { continue };
-        match std::fs::read(&path).map(|json| serde_json::from_slice::<ClipFile>(&json)) {
-            Ok(Ok(clip)) if clip.cut.clip == id => found.push(clip),
-            Ok(Ok(_)) => tracing::error!(path = %path.display(), "clip file names another clip"),
-            Ok(Err(error)) => {
-                tracing::error!(path = %path.display(), %error, "clip file can't be understood")
-            }
-            Err(error) => tracing::error!(path = %path.display(), %error, "clip file can't be read"),
-        }
+        found.extend(name.strip_suffix(suffix).and_then(|id| Uuid::try_parse(id).ok()));
     }
     // Clip ids are UUIDv7: their order is that of their making.
-    found.sort_by_key(|c| c.cut.clip);
+    found.sort();
     Ok(found)
+}
+
+/// The file of a clip. None if it was given up, or, which is logged, can't be read or understood.
+pub(super) fn read_clip_file(dir: &Path, id: Uuid, suffix: &str) -> Option<ClipFile> {
+    let path = dir.join(format!("{id}{suffix}"));
+    match std::fs::read(&path).map(|json| serde_json::from_slice::<ClipFile>(&json)) {
+        Ok(Ok(clip)) if clip.cut.clip == id => return Some(clip),
+        Ok(Ok(_)) => tracing::error!(path = %path.display(), "clip file names another clip"),
+        Ok(Err(error)) => {
+            tracing::error!(path = %path.display(), %error, "clip file can't be understood")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::error!(path = %path.display(), %error, "clip file can't be read"),
+    }
+    None
 }
 
 pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ClipError> {
@@ -282,6 +285,30 @@ pub(super) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), ClipError> 
     };
     write().map_err(io_error("write", &part))?;
     rename_durably(&part, path)
+}
+
+/// Writes the clip of these fragments durably, one after another: a long clip takes no more memory than a short one.
+/// How many bytes it has, and their hash.
+fn write_clip(path: &Path, fragments: &[FragmentEntry]) -> Result<(u64, Sha256Hash), ClipError> {
+    let part = path.with_extension("part");
+    let write = || -> Result<(u64, Sha256Hash), ClipError> {
+        let mut file = File::create(&part).map_err(io_error("create", &part))?;
+        let (mut size, mut hasher) = (0, Sha256::new());
+        let mut add = |bytes: &[u8]| {
+            size += bytes.len() as u64;
+            hasher.update(bytes);
+            file.write_all(bytes).map_err(io_error("write", &part))
+        };
+        add(&init_segment(fragments))?;
+        for fragment in fragments {
+            add(&ring::read_fragment(fragment)?)?;
+        }
+        file.sync_all().map_err(io_error("sync", &part))?;
+        Ok((size, Sha256Hash(hasher.finalize().into())))
+    };
+    let written = write().inspect_err(|_| drop(std::fs::remove_file(&part)))?;
+    rename_durably(&part, path)?;
+    Ok(written)
 }
 
 fn rename_durably(from: &Path, to: &Path) -> Result<(), ClipError> {
@@ -322,10 +349,14 @@ fn parts_of(fragments: Vec<FragmentEntry>) -> Vec<Vec<FragmentEntry>> {
     parts
 }
 
+fn init_segment(part: &[FragmentEntry]) -> Vec<u8> {
+    let duration = part[part.len() - 1].end_pts - part[0].first_pts;
+    fmp4::init_segment(&part[0].run.track, Some(duration.max(0) as u64))
+}
+
 fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
-    let first_pts = part[0].first_pts;
-    let duration = part[part.len() - 1].end_pts - first_pts;
-    let mut bytes = fmp4::init_segment(&part[0].run.track, Some(duration.max(0) as u64));
+    let mut bytes = init_segment(part);
+    bytes.reserve_exact(part.iter().map(|fragment| fragment.bytes as usize).sum());
     for fragment in part {
         bytes.extend_from_slice(&ring::read_fragment(fragment)?);
     }
@@ -446,6 +477,34 @@ mod tests {
         assert!(start_again(dir.path(), true).await.is_empty());
         let video = std::fs::read(handed_over.with_extension("mp4")).unwrap();
         assert_eq!(Sha256Hash::of(&video), clips[0].cut.sha256);
+    }
+
+    #[tokio::test]
+    async fn clips_stand_in_the_order_of_their_making_and_one_that_was_given_up_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cutter, _) = cutter(dir.path(), 300, true);
+        let cut = tokio::task::spawn_blocking(move || cutter.cut(&job(10, 290))).await.unwrap().unwrap();
+        let made: Vec<Uuid> = cut.iter().map(|clip| clip.cut.clip).collect();
+        let dir = clips_dir(dir.path());
+        assert_eq!(clip_ids(&dir, PENDING).unwrap(), made);
+        assert!(clip_ids(&dir, ".json").unwrap().is_empty(), "none is handed over");
+        assert_eq!(read_clip_file(&dir, made[1], PENDING).unwrap().cut.sha256, cut[1].cut.sha256);
+        std::fs::remove_file(dir.join(format!("{}{PENDING}", made[1]))).unwrap();
+        assert!(read_clip_file(&dir, made[1], PENDING).is_none());
+        assert_eq!(read_clip_files(&dir, PENDING).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_clip_of_footage_that_changed_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cutter, _) = cutter(dir.path(), 5, true);
+        let last = cutter.ring.lock().unwrap().fragments(at(4), at(5)).unwrap().pop().unwrap();
+        let mut segment = std::fs::read(&*last.path).unwrap();
+        segment[last.offset as usize + 20] ^= 1;
+        std::fs::write(&*last.path, segment).unwrap();
+        let made = tokio::task::spawn_blocking(move || cutter.cut(&job(0, 5))).await.unwrap();
+        assert!(matches!(made, Err(ClipError::Ring(RingError::Changed { .. }))), "{made:?}");
+        assert_eq!(std::fs::read_dir(clips_dir(dir.path())).unwrap().count(), 0);
     }
 
     #[tokio::test]

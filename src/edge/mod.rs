@@ -15,6 +15,7 @@ pub mod config;
 pub mod coverage;
 pub mod fmp4;
 pub mod lamp;
+pub mod memory;
 pub mod motion;
 pub mod outbox;
 pub mod ring;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::clip::{ClipFile, clips_dir, read_clip_files, write_durably};
+use super::clip::{ClipFile, clip_ids, clips_dir, read_clip_file, write_durably};
 use crate::limits::{
     BACKOFF_FIRST, BACKOFF_MAX, UPLOAD_ATTEMPTS_MAX, UPLOAD_LOOK, UPLOAD_PART_BYTES_MAX, UPLOAD_REFUSED_MAX,
     UPLOAD_STEP_MAX,
@@ -142,20 +142,22 @@ impl Uploader {
     /// that the hub itself refuses is passed over, and holds up no other.
     async fn upload_all(&mut self) -> Result<(), (Uuid, UploadError)> {
         let dir = self.dir.clone();
-        let found = tokio::task::spawn_blocking(move || read_clip_files(&dir, ".json")).await;
-        let clips = match found.expect("reading does not panic") {
-            Ok(clips) => clips,
+        let found = tokio::task::spawn_blocking(move || clip_ids(&dir, ".json")).await;
+        let ids = match found.expect("reading does not panic") {
+            Ok(ids) => ids,
             Err(error) => {
                 tracing::error!(%error, "folder of clips can't be read");
                 return Ok(());
             }
         };
-        self.refused.retain(|id, _| clips.iter().any(|c| c.cut.clip == *id));
-        for clip in clips {
-            let id = clip.cut.clip;
+        self.refused.retain(|id, _| ids.binary_search(id).is_ok());
+        for id in ids {
             if self.refused.get(&id).is_some_and(|(again, _)| Instant::now() < *again) {
                 continue;
             }
+            let dir = self.dir.clone();
+            let read = tokio::task::spawn_blocking(move || read_clip_file(&dir, id, ".json")).await;
+            let Some(clip) = read.expect("reading does not panic") else { continue };
             match self.upload(&clip).await {
                 Ok(()) => drop(self.refused.remove(&id)),
                 Err(error @ UploadError::Http(_)) => return Err((id, error)),

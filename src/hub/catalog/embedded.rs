@@ -1,71 +1,92 @@
 //! The embedded catalog: sled 0.34, one tree, derived data only, beside the hub's journal. Only this folder names
 //! sled.
 //!
-//! **Events are not keys.** The records of the journal are cut into *runs* of [`INDEX_RUN_RECORDS`] positions. The
-//! open run lives in memory (`state.rs`): compact rows of events, and the keys of what is rare (clips, spans,
-//! corrections, uploads, refused). When it is full it is written with one batch: its rows twice as compressed blocks
-//! (`block.rs`), by time and by source and time, a directory of these blocks, the keys, the counts and the new
-//! position. A question opens only the runs and blocks whose bounds say that they matter (`events.rs`). The event
-//! itself is not kept: a page of them is read from the journal by position (`originals.rs`).
+//! **What does not change is not a key.** The records of the journal are cut into *runs* of [`INDEX_RUN_RECORDS`]
+//! positions. The open run lives in memory (`state.rs`): compact rows of events, and keys for the rest (clips, spans,
+//! corrections, uploads, refused). When it is full, it is sealed (`seal.rs`): rows of events, clips, closed spans and
+//! uploads become compressed blocks by camera and time, appended to the file of the day (`day_files.rs`); what may
+//! still change (open spans, what a clock's correction moved, counts) goes into the store, with the new position, in
+//! one batch. A directory of all blocks is in memory (`directory.rs`), so a question opens only what may answer it
+//! (`clips.rs`, `events.rs`, `packed.rs`). An event itself is not kept: a page of them is read from the journal by
+//! position (`originals.rs`).
+//!
+//! **Nobody waits for the writer.** Blocks never change. What a question needs of the open run it takes in one go,
+//! and reads the closed runs behind that without a lock.
 //!
 //! **What is on disk depends on the journal alone**, not on batches, restarts or time: a run ends at a record that
 //! only the records decide. So a rebuilt index is equal byte for byte. A crash loses the open run, and the hub
 //! applies it again from the journal, which takes less than a second.
 //!
-//! **Periods.** Keys of runs and blocks begin with the day (UTC) of the run's latest arrival, so that a whole day
-//! can be dropped as one range of keys.
+//! **Periods.** Keys of runs begin with the day (UTC) of the run's latest arrival, and so do their files, so that a
+//! whole day can be dropped.
 //!
 //! What sled does and does not promise was measured (design, section 6); hence: one tree, so that a run and the
-//! position it reaches are one atomic write; its file is synced after each run; a panic at open is caught; a store
-//! that is unexpectedly empty, of another version, has a hole, or is ahead of the journal is moved aside and built
-//! anew; values stay below 64 KiB. May not hold anything that the journal does not.
+//! position it reaches are one atomic write; its file is synced after each run, and the day's before; a panic at open
+//! is caught; a store that is unexpectedly empty, of another version, has a hole, or is ahead of the journal is moved
+//! aside and built anew; values stay below 64 KiB. May not hold anything that the journal does not.
 
 mod block;
+mod clip_block;
+mod clips;
+mod columns;
+mod day_files;
+mod directory;
 mod events;
+mod id_block;
 mod keys;
 mod originals;
+mod packed;
 mod reads;
+mod seal;
 mod sources;
+mod span_block;
 mod state;
 mod values;
 mod view;
 mod write;
 
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{LockResult, Mutex, RwLock};
+use std::sync::{Arc, LockResult, Mutex, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::{
-    Basis, BoxRow, Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow, EventKey,
-    EventPage, EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow, TimeRange,
-    clock_as_placed, lay_out, place_in_time,
+    Basis, BoxRow, Buckets, Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow,
+    EventKey, EventPage, EventQuery, EventRow, Order, RefusedCount, RefusedPage, RefusedQuery, RefusedRow,
+    TimeRange, lay_out, place_in_time,
 };
-use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
+use crate::hub::truth::{HubRecord, TruthRecords};
 use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX};
-use crate::model::{CoverageSpan, DeviceId, Sha256Hash, Time};
-use block::{Arrangement, Row};
+use crate::model::{BoxId, CoverageSpan, DeviceId, Sha256Hash, Time};
+use clips::ClipSearch;
+use day_files::DayFiles;
+use directory::{Run, Runs};
 use events::EventSearch;
-use keys::{applied_key, block_key, kind, run_key, stored_key, version_key};
+use keys::{applied_key, device_of, kind, run_key, stored_key, version_key};
+use packed::{Moved, Packed};
+use seal::{Sealed, seal};
 use sources::Sources;
-use state::{KnownEpoch, RunBounds, State};
-use values::{BlockBounds, RunValue, SourceValue, decode, encode};
+use span_block::SpanEntry;
+use state::{Known, KnownDevice, KnownEpoch, State};
+use values::{RunValue, SourceValue, decode, encode};
 use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
 /// Version of keys, values and blocks. Another one is not read but built anew.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// The index on this machine's disk.
 pub struct Embedded {
     db: sled::Db,
     tree: sled::Tree,
     file: PathBuf,
+    files: DayFiles,
     truth: TruthRecords,
     sizes: Sizes,
     applied: AtomicU64,
@@ -140,14 +161,15 @@ impl Embedded {
 
     /// Position up to which the index is on disk; what was applied beyond it is in memory.
     pub fn stored_upto(&self) -> u64 {
-        unlocked(self.state.read()).start
+        self.state().start
     }
 
     /// Every entry by key, the open run's too: for the proof that a rebuilt index equals the old one.
     pub fn dump(&self, mut entry: impl FnMut(&[u8], &[u8])) -> Result<(), CatalogError> {
-        let state = unlocked(self.state.read());
-        let sources = unlocked(self.sources.read());
+        let state = self.state();
+        let sources = self.sources();
         let mut extra = state.epoch_writes(&sources);
+        extra.extend(state.device_writes());
         extra.extend(sources.entries(0).map(|(key, value)| (key, Some(value))));
         let view = View { tree: &self.tree, layers: [&extra, &state.writes] };
         for item in view.prefix(&[], Order::Oldest) {
@@ -157,12 +179,18 @@ impl Embedded {
         for row in &state.rows {
             entry(b"open run", format!("{row:?}").as_bytes());
         }
+        for run in state.known.runs.iter() {
+            for block in run.blocks.all() {
+                let at = run.offset + u64::from(block.offset);
+                entry(b"block", &self.files.read(run.day, at, block.bytes).map_err(engine("read"))?);
+            }
+        }
         Ok(())
     }
 
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+        self.db.size_on_disk().unwrap_or(0) + self.files.bytes()
     }
 
     fn check(&self, journal_next: u64) -> Option<String> {
@@ -178,9 +206,10 @@ impl Embedded {
             }
             Ok(Some(_)) => {}
         }
-        let state = unlocked(self.state.read());
-        let mut end = state.runs.first().map_or(0, |run| run.start);
-        for run in state.runs.iter() {
+        let state = self.state();
+        let runs = &state.known.runs;
+        let mut end = runs.first().map_or(0, |run| run.start);
+        for run in runs.iter() {
             if run.start != end {
                 return Some(format!("records {end} to {} are missing", run.start));
             }
@@ -191,8 +220,8 @@ impl Embedded {
 
     /// Applies records of the open run, as many as it takes. Returns how many.
     fn apply_to_run(&self, from: u64, records: &[HubRecord]) -> Result<usize, CatalogError> {
-        let state = unlocked(self.state.read());
-        let mut pending = Pending::new(&self.tree, &state, &self.sources);
+        let state = self.state();
+        let mut pending = Pending::new(&self.tree, &self.files, &state, &self.sources);
         let mut taken = 0;
         for (position, record) in (from..).zip(records) {
             pending.record(position, record)?;
@@ -209,7 +238,7 @@ impl Embedded {
     }
 
     fn take(&self, next: u64, changes: Changes) {
-        let Changes { writes, bytes, rows, epochs, latest } = changes;
+        let Changes { writes, bytes, rows, epochs, devices, replaced, moved, corrected, latest } = changes;
         let mut state = unlocked(self.state.write());
         state.writes.extend(writes);
         state.bytes += bytes;
@@ -221,6 +250,14 @@ impl Embedded {
                 Entry::Vacant(entry) => drop(entry.insert(known)),
             }
         }
+        let devices =
+            devices.into_iter().map(|(device, value)| (device, KnownDevice { value, changed: true }));
+        state.known.devices.extend(devices);
+        state.known.corrected.extend(corrected);
+        state.replaced.extend(replaced);
+        if !moved.is_empty() {
+            Arc::make_mut(&mut state.known.moved).extend(moved);
+        }
         state.latest = state.latest.max(latest.unwrap_or(Time::MIN));
         state.next = next;
         self.applied.store(next, Ordering::Release);
@@ -229,15 +266,19 @@ impl Embedded {
     /// Writes the open run, if it is full, and begins the next. Questions go on meanwhile: what they find in the
     /// tree early is the same as what lies over it.
     fn end_run_if_full(&self) -> Result<(), CatalogError> {
-        let state = unlocked(self.state.read());
+        let state = self.state();
         if !state.is_full(self.sizes.run_records) {
             return Ok(());
         }
-        let sources = unlocked(self.sources.read());
+        let sources = self.sources();
+        let seconds = state.latest.as_second().max(0);
+        let day = u32::try_from(seconds / 86_400).unwrap_or(u32::MAX);
+        let of_day = state.known.runs.iter().filter(|run| run.day == day);
+        let offset = of_day.map(|run| run.offset_end).max().unwrap_or(0);
+        let Sealed { run, bytes, directory_bytes, writes } = seal(&state, &sources, day, offset)?;
+        let value = RunValue { end: run.end, offset, bytes: bytes.len() as u64, directory_bytes };
         let mut batch = sled::Batch::default();
-        let run = run_blocks(&state, &mut batch).map_err(engine("compressed"))?;
-        let counts = state.epoch_writes(&sources);
-        for (key, value) in state.writes.iter().chain(&counts) {
+        for (key, value) in writes.iter().chain(&state.epoch_writes(&sources)).chain(&state.device_writes()) {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value.as_slice()),
                 None => batch.remove(key.as_slice()),
@@ -246,53 +287,53 @@ impl Embedded {
         for (key, value) in sources.entries(state.sources_stored) {
             batch.insert(key, value);
         }
+        batch.insert(run_key(day, run.start), encode(&value));
         batch.insert(applied_key(), &state.next.to_be_bytes());
         let sources_stored = sources.count();
         drop((state, sources));
+        self.files.write(day, offset, &bytes).map_err(engine("written"))?;
         self.tree.apply_batch(batch).map_err(engine("written"))?;
         unlocked(self.state.write()).begin_next(sources_stored, run);
         self.flush()
     }
 
+    /// The closed runs at this moment, and the ids of what they no longer tell.
+    fn closed(&self, state: &State) -> Closed<'_> {
+        Closed { files: &self.files, runs: state.known.runs.clone(), moved: state.known.moved.clone() }
+    }
+
+    /// What a clip's row asks of the index beside itself.
+    fn has_file(&self, packed: Packed<'_>, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
+        let is_new = self.state().writes.contains_key(&stored_key(clip, sha256));
+        Ok(is_new || packed.has_upload(clip, sha256)?)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        unlocked(self.state.read())
+    }
+
+    fn sources(&self) -> RwLockReadGuard<'_, Sources> {
+        unlocked(self.sources.read())
+    }
+
     /// Answers a question from everything that is applied.
     fn answer<T>(&self, question: impl FnOnce(View<'_>) -> T) -> T {
-        let state = unlocked(self.state.read());
+        let state = self.state();
         question(View { tree: &self.tree, layers: [&NOTHING, &state.writes] })
     }
 }
 
-/// Puts the open run's blocks and their directory into a batch.
-fn run_blocks(state: &State, batch: &mut sled::Batch) -> std::io::Result<RunBounds> {
-    let seconds = state.latest.as_second().max(0);
-    let times = || state.rows.iter().map(|r| r.time_us);
-    let run = RunBounds {
-        day: u32::try_from(seconds / 86_400).unwrap_or(u32::MAX),
-        start: state.start,
-        end: state.next,
-        rows: state.rows.len() as u64,
-        time_min_us: times().min().unwrap_or(0),
-        time_max_us: times().max().unwrap_or(0),
-    };
-    let mut rows: Vec<Row> = state.rows.clone();
-    let mut blocks = |arrangement: Arrangement| -> std::io::Result<Vec<BlockBounds>> {
-        let mut all = Vec::new();
-        for (bounds, bytes) in block::blocks(&mut rows, arrangement, run.time_min_us)? {
-            let key = block_key(run.day, run.start, arrangement.letter(), all.len() as u32);
-            batch.insert(key, bytes);
-            all.push(bounds);
-        }
-        Ok(all)
-    };
-    let value = RunValue {
-        end: run.end,
-        rows: run.rows,
-        time_min_us: run.time_min_us,
-        time_max_us: run.time_max_us,
-        by_time: blocks(Arrangement::ByTime)?,
-        by_source: blocks(Arrangement::BySource)?,
-    };
-    batch.insert(run_key(run.day, run.start), encode(&value));
-    Ok(run)
+/// See [`Embedded::closed`].
+struct Closed<'a> {
+    files: &'a DayFiles,
+    runs: Runs,
+    moved: Arc<HashSet<Moved>>,
+}
+
+impl Closed<'_> {
+    fn packed(&self) -> Packed<'_> {
+        Packed { files: self.files, runs: &self.runs, moved: &self.moved }
+    }
 }
 
 fn open_store(dir: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Embedded, String> {
@@ -314,12 +355,13 @@ fn open_store(dir: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Embedded
     let db = catch_unwind(AssertUnwindSafe(open))
         .map_err(|panic| format!("sled panicked: {}", panic_text(&panic)))?
         .map_err(|error| error.to_string())?;
+    let files = DayFiles::open(dir).map_err(|error| error.to_string())?;
     let read = || -> Result<(sled::Tree, State, Sources), String> {
         let tree = db.open_tree("index").map_err(|e| e.to_string())?;
         if !existed {
             tree.insert(version_key(), &[VERSION]).map_err(|e| e.to_string())?;
         }
-        let (state, sources) = read_state(&tree)?;
+        let (state, sources) = read_state(&tree, &files)?;
         Ok((tree, state, sources))
     };
     let (tree, state, sources) = catch_unwind(AssertUnwindSafe(read))
@@ -328,6 +370,7 @@ fn open_store(dir: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Embedded
         db,
         tree,
         file: dir.join("db"),
+        files,
         truth: truth.clone(),
         sizes,
         applied: AtomicU64::new(state.start),
@@ -338,7 +381,7 @@ fn open_store(dir: &Path, truth: &TruthRecords, sizes: Sizes) -> Result<Embedded
 }
 
 /// What of the index is kept in memory: its position, its runs, and who speaks.
-fn read_state(tree: &sled::Tree) -> Result<(State, Sources), String> {
+fn read_state(tree: &sled::Tree, files: &DayFiles) -> Result<(State, Sources), String> {
     let text = |error: sled::Error| error.to_string();
     let is_other = tree.get(version_key()).map_err(text)?.is_none_or(|v| v.as_ref() != [VERSION]);
     let applied = match tree.get(applied_key()).map_err(text)? {
@@ -346,7 +389,7 @@ fn read_state(tree: &sled::Tree) -> Result<(State, Sources), String> {
         None => 0,
     };
     if is_other {
-        return Ok((State::new(applied, 0, Vec::new()), Sources::default()));
+        return Ok((State::new(applied, 0, Known::default()), Sources::default()));
     }
     let mut sources = Sources::default();
     for (number, item) in tree.scan_prefix([kind::SOURCE]).enumerate() {
@@ -356,22 +399,67 @@ fn read_state(tree: &sled::Tree) -> Result<(State, Sources), String> {
             return Err(format!("source {number} is not in its place"));
         }
     }
+    let known = Known {
+        runs: Arc::new(read_runs(tree, files)?),
+        devices: read_devices(tree)?,
+        moved: Arc::new(read_moved(tree)?),
+        corrected: boxes_of(tree, &[kind::CORRECTION, kind::SPAN_CORRECTION])?,
+    };
+    Ok((State::new(applied, sources.count(), known), sources))
+}
+
+fn read_runs(tree: &sled::Tree, files: &DayFiles) -> Result<Vec<Arc<Run>>, String> {
     let mut runs = Vec::new();
     for item in tree.scan_prefix([kind::RUN]) {
-        let (key, value) = item.map_err(text)?;
-        let value_of: RunValue = decode(&key, &value).map_err(|e| e.to_string())?;
+        let (key, value) = item.map_err(|e| e.to_string())?;
+        let RunValue { end, offset, bytes, directory_bytes } =
+            decode(&key, &value).map_err(|e| e.to_string())?;
         let key: [u8; 13] = key.as_ref().try_into().map_err(|_| "a run's key has another length")?;
-        runs.push(RunBounds {
-            day: u32::from_be_bytes(key[1..5].try_into().expect("four bytes")),
-            start: keys::last_number(&key),
-            end: value_of.end,
-            rows: value_of.rows,
-            time_min_us: value_of.time_min_us,
-            time_max_us: value_of.time_max_us,
-        });
+        let day = u32::from_be_bytes(key[1..5].try_into().expect("four bytes"));
+        let start = keys::last_number(&key);
+        let offset_end = offset + bytes;
+        let unreadable = |why: String| format!("the run of record {start} can't be read: {why}");
+        let at =
+            offset_end.checked_sub(directory_bytes.into()).ok_or_else(|| unreadable("its place".into()))?;
+        let directory = files.read(day, at, directory_bytes).map_err(|e| unreadable(e.to_string()))?;
+        let blocks = directory::decode(&directory).map_err(unreadable)?;
+        runs.push(Arc::new(Run { day, start, end, offset, offset_end, blocks }));
     }
     runs.sort_unstable_by_key(|run| run.start);
-    Ok((State::new(applied, sources.count(), runs), sources))
+    Ok(runs)
+}
+
+fn read_devices(tree: &sled::Tree) -> Result<HashMap<DeviceId, KnownDevice>, String> {
+    let mut devices = HashMap::new();
+    for item in tree.scan_prefix([kind::DEVICE]) {
+        let (key, value) = item.map_err(|e| e.to_string())?;
+        let device = device_of(&key).map_err(|e| e.to_string())?;
+        let value = decode(&key, &value).map_err(|e| e.to_string())?;
+        devices.insert(device, KnownDevice { value, changed: false });
+    }
+    Ok(devices)
+}
+
+fn read_moved(tree: &sled::Tree) -> Result<HashSet<Moved>, String> {
+    let moved = tree.scan_prefix([kind::MOVED]).keys().map(|key| {
+        let key = key.map_err(|e| e.to_string())?;
+        keys::moved_of(&key).ok_or_else(|| "what was moved can't be read".to_owned())
+    });
+    moved.collect()
+}
+
+/// The boxes that keys of these kinds begin with.
+fn boxes_of(tree: &sled::Tree, kinds: &[u8]) -> Result<HashSet<BoxId>, String> {
+    let mut boxes = HashSet::new();
+    for &kind in kinds {
+        for key in tree.scan_prefix([kind]).keys() {
+            let key = key.map_err(|e| e.to_string())?;
+            let text =
+                key[1..].split(|&byte| byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
+            boxes.insert(BoxId::new(text.unwrap_or_default()).map_err(|e| e.to_string())?);
+        }
+    }
+    Ok(boxes)
 }
 
 /// The value behind a lock: whoever panicked while holding it left it whole, since it is changed only in steps that
@@ -426,34 +514,87 @@ impl Catalog for Embedded {
     }
 
     fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
-        self.answer(|view| reads::clips(view, query))
+        let mut search = ClipSearch::new(query, &self.sources());
+        let closed = {
+            let state = self.state();
+            search.add_keyed(View { tree: &self.tree, layers: [&NOTHING, &state.writes] }, &state)?;
+            self.closed(&state)
+        };
+        let packed = closed.packed();
+        let page = search.page(packed, &self.sources())?;
+        page.into_iter()
+            .map(|entry| reads::clip_row(entry, |clip, sha256| self.has_file(packed, clip, sha256)))
+            .collect()
+    }
+
+    fn clip_counts(
+        &self,
+        devices: &[DeviceId],
+        ranges: &[TimeRange],
+        buckets: Buckets,
+    ) -> Result<Vec<u64>, CatalogError> {
+        let (devices, ranges) = (devices.to_vec(), ranges.to_vec());
+        let query = ClipQuery { devices, ranges, order: Order::Oldest, after: None, limit: 0 };
+        let search = ClipSearch::new(&query, &self.sources());
+        let (keyed, closed) = {
+            let state = self.state();
+            let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
+            (clips::keyed_starts(view, &state, &query)?, self.closed(&state))
+        };
+        clips::counts(&search, &keyed, closed.packed(), buckets)
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
-        self.answer(|view| reads::clip(view, clip))
+        let state = self.state();
+        let closed = self.closed(&state);
+        let packed = closed.packed();
+        let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
+        let entry = reads::clip(view, packed, clip, &self.sources())?;
+        drop(state);
+        entry.map(|e| reads::clip_row(e, |clip, sha256| self.has_file(packed, clip, sha256))).transpose()
     }
 
-    fn coverage(&self, device: &DeviceId, range: TimeRange) -> Result<Vec<CoverageSpan>, CatalogError> {
-        self.answer(|view| {
-            let sources = unlocked(self.sources.read());
-            reads::coverage(view, &sources, device, range)
-        })
+    fn coverage(
+        &self,
+        devices: &[DeviceId],
+        range: TimeRange,
+    ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
+        let state = self.state();
+        let sources = self.sources();
+        let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
+        let shift_us = reads::shift_of(view, &state, &sources, devices)?;
+        let (from_us, to_us) = (range.from.as_microsecond(), range.to.as_microsecond());
+        let mut of: Vec<u32> = devices.iter().flat_map(|device| sources.asked(None, Some(device))).collect();
+        of.sort_unstable();
+        of.dedup();
+        let closed = self.closed(&state);
+        let (low, high) = (from_us.saturating_sub(shift_us), to_us.saturating_add(shift_us));
+        let mut packed: HashMap<&DeviceId, Vec<SpanEntry>> = HashMap::new();
+        for entry in closed.packed().spans_within(&of, low, high, &sources)? {
+            let Some((_, Some(device))) = sources.who(entry.source) else { continue };
+            packed.entry(device).or_default().push(entry);
+        }
+        let of_device = |device| packed.get(device).map_or(&[][..], Vec::as_slice);
+        devices
+            .iter()
+            .map(|device| reads::coverage(view, &state, &sources, device, range, of_device(device)))
+            .collect()
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {
         let asks_who = query.device.is_some() || query.box_id.is_some();
         let sources = asks_who.then(|| {
-            let sources = unlocked(self.sources.read());
+            let sources = self.sources();
             sources.asked(query.box_id.as_ref(), query.device.as_ref())
         });
         let mut search = EventSearch::new(query, sources, self.sizes.scan_rows);
         // Closed runs never change, so they are read without holding anybody up.
-        let runs = {
-            let state = unlocked(self.state.read());
+        let closed = {
+            let state = self.state();
             state.rows.iter().for_each(|row| search.offer(state.start, row));
-            state.runs.clone()
+            self.closed(&state)
         };
-        let early = search.look_through(&self.tree, &runs)?;
+        let early = search.look_through(closed.packed())?;
         let (keys, next) = search.page(early);
         let mut events = originals::rows(&self.truth, &keys)?;
         // Two types may share a code.
@@ -470,14 +611,21 @@ impl Catalog for Embedded {
     }
 
     fn boxes(&self) -> Result<Vec<BoxRow>, CatalogError> {
-        let state = unlocked(self.state.read());
-        let sources = unlocked(self.sources.read());
+        let state = self.state();
+        let sources = self.sources();
         let counts: Layer = state.epoch_writes(&sources);
         reads::boxes(View { tree: &self.tree, layers: [&counts, &state.writes] }, &sources)
     }
 
-    fn stored(&self, sha256: &Sha256Hash) -> Result<Option<StoredFile>, CatalogError> {
-        self.answer(|view| view.get(&stored_key(sha256)))
+    fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
+        if let Some(row) = self.clip(clip)? {
+            let is_still = row.thumbnail.as_ref().is_some_and(|still| still.sha256 == *sha256);
+            if (row.sha256 == *sha256 && row.stored) || (is_still && row.thumbnail_stored) {
+                return Ok(true);
+            }
+        }
+        let closed = self.closed(&self.state());
+        self.has_file(closed.packed(), clip, sha256)
     }
 }
 

@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::embedded::{Embedded, Opened, Sizes};
 use super::{
-    BoxRow, Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount, RefusedPage,
-    RefusedQuery, TimeRange,
+    BoxRow, Buckets, Catalog, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount,
+    RefusedPage, RefusedQuery, TimeRange,
 };
-use crate::hub::truth::{HubRecord, StoredFile, TruthRecords};
+use crate::hub::truth::{HubRecord, TruthRecords};
 use crate::limits::INDEX_RETIRE_MAX;
 use crate::model::{CoverageSpan, DeviceId, Sha256Hash};
 
@@ -215,8 +215,12 @@ impl Catalog for Live {
         self.index().clip(clip)
     }
 
-    fn coverage(&self, device: &DeviceId, range: TimeRange) -> Result<Vec<CoverageSpan>, CatalogError> {
-        self.index().coverage(device, range)
+    fn coverage(
+        &self,
+        devices: &[DeviceId],
+        range: TimeRange,
+    ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
+        self.index().coverage(devices, range)
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {
@@ -235,7 +239,16 @@ impl Catalog for Live {
         self.index().boxes()
     }
 
-    fn stored(&self, sha256: &Sha256Hash) -> Result<Option<StoredFile>, CatalogError> {
-        self.index().stored(sha256)
+    fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
+        self.index().has_upload(clip, sha256)
+    }
+
+    fn clip_counts(
+        &self,
+        devices: &[DeviceId],
+        ranges: &[TimeRange],
+        buckets: Buckets,
+    ) -> Result<Vec<u64>, CatalogError> {
+        self.index().clip_counts(devices, ranges, buckets)
     }
 }

@@ -13,7 +13,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::truth::{HubRecord, StoredFile};
+use super::truth::HubRecord;
 use crate::limits;
 use crate::model::{
     BoxId, ClockQuality, CoverageSpan, DeviceId, Epoch, Sha256Hash, SpanState, Still, SyncState, Time, Video,
@@ -31,10 +31,22 @@ pub trait Catalog: Send + Sync {
     /// The clips that a question asks for, in its order: at most `limit`, fewer only where there are no more.
     fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError>;
 
+    /// How many clips of the devices begin in each bucket, of those that begin in one of `ranges` (by time).
+    fn clip_counts(
+        &self,
+        devices: &[DeviceId],
+        ranges: &[TimeRange],
+        buckets: Buckets,
+    ) -> Result<Vec<u64>, CatalogError>;
+
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError>;
 
-    /// The account of one device that overlaps `range`, by time, without overlap and not cut to `range`.
-    fn coverage(&self, device: &DeviceId, range: TimeRange) -> Result<Vec<CoverageSpan>, CatalogError>;
+    /// The account of each device that overlaps `range`, by time, without overlap and not cut to `range`.
+    fn coverage(
+        &self,
+        devices: &[DeviceId],
+        range: TimeRange,
+    ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError>;
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError>;
 
@@ -46,8 +58,8 @@ pub trait Catalog: Send + Sync {
 
     fn boxes(&self) -> Result<Vec<BoxRow>, CatalogError>;
 
-    /// The uploaded file with this hash.
-    fn stored(&self, sha256: &Sha256Hash) -> Result<Option<StoredFile>, CatalogError>;
+    /// The hub has this file of a clip, whether it knows the clip or not.
+    fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError>;
 }
 
 /// Why the index could not answer.
@@ -71,6 +83,29 @@ pub struct TimeRange {
 impl TimeRange {
     pub fn overlaps(&self, start: Time, end: Time) -> bool {
         start <= self.to && end >= self.from
+    }
+}
+
+/// Spans of equal length, one behind the other; a moment on a border belongs to the later one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Buckets {
+    pub from: Time,
+    /// Length of one, microseconds, at least 1.
+    pub bucket_us: i64,
+    pub count: usize,
+}
+
+impl Buckets {
+    /// End of the last one, microseconds since 1970.
+    pub fn to_us(self) -> i64 {
+        self.from.as_microsecond().saturating_add(self.bucket_us.saturating_mul(self.count as i64))
+    }
+
+    /// The bucket of a moment.
+    pub fn of(self, us: i64) -> Option<usize> {
+        let behind = us.checked_sub(self.from.as_microsecond()).filter(|behind| *behind >= 0)?;
+        let n = usize::try_from(behind / self.bucket_us).ok()?;
+        (n < self.count).then_some(n)
     }
 }
 
@@ -142,7 +177,8 @@ pub enum Basis {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipQuery {
     pub devices: Vec<DeviceId>,
-    /// Windows, by time and without overlap; a clip belongs to the answer if it overlaps one.
+    /// Windows, by time and without overlap; a clip belongs to the answer if it overlaps one, or may: its clock leaves
+    /// open where exactly it lies ([`uncertain_us`]).
     pub ranges: Vec<TimeRange>,
     pub order: Order,
     /// Only what stands behind this place of the order.
@@ -312,6 +348,12 @@ fn is_plausible(start: Time, end: Time, received: Time) -> bool {
     let ahead = SignedDuration::try_from(limits::TIME_AHEAD_MAX).expect("a day fits");
     let latest = received.checked_add(ahead).unwrap_or(received);
     start >= *EARLIEST && start <= end && end <= latest
+}
+
+/// How far before and behind its times something may lie, microseconds: what its clock leaves open, within a limit.
+pub fn uncertain_us(uncertainty_ms: Option<u64>) -> i64 {
+    let most = limits::SEARCH_UNCERTAINTY_MAX.as_millis() as u64;
+    uncertainty_ms.unwrap_or(0).min(most) as i64 * 1000
 }
 
 /// The quality of a clock, once the hub knows how the row was placed.

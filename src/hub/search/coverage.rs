@@ -15,6 +15,7 @@ use super::answer::{
 use super::cameras::Found;
 use super::lamps::{LampWords, Lamps};
 use super::{Search, SearchError, devices_of, round};
+use crate::hub::access::Pass;
 use crate::hub::catalog::{ClipQuery, ClipRow, Order, TimeRange};
 use crate::hub::registry::Placement;
 use crate::limits::{COVERAGE_HEARTBEAT, PAGE_CLIPS_MAX, SEARCH_SPANS_MAX, SEARCH_STORED_CLIPS_MAX};
@@ -32,11 +33,7 @@ impl Search {
     ) -> Result<CameraCoverage, SearchError> {
         let placement = &found.stand.placement;
         let windows = windows_there(placement, windows, now);
-        let (spans, tail_from) = self.account(placement, &windows, now)?;
-        let spans: Vec<SpanView> = spans
-            .iter()
-            .map(|span| span_view(span, tail_from.is_none_or(|tail_from| span.start < tail_from)))
-            .collect();
+        let spans = self.spans_there(placement, &windows, now)?;
         let sum = |wanted: &dyn Fn(&SpanView) -> bool| {
             let seconds = |s: &SpanView| s.end.duration_since(s.start).as_secs_f64();
             // The sum of nothing would be -0.
@@ -61,6 +58,29 @@ impl Search {
             fetch: FetchView::not_yet(),
             lamps: beside.words.near(placement.site.point, beside.lamps, &windows),
         })
+    }
+
+    /// The account of one camera for the windows, as far as it stood where it was found.
+    pub(super) fn spans(
+        &self,
+        _pass: &Pass,
+        found: &Found,
+        windows: &[TimeRange],
+        now: Time,
+    ) -> Result<Vec<SpanView>, SearchError> {
+        let placement = &found.stand.placement;
+        self.spans_there(placement, &windows_there(placement, windows, now), now)
+    }
+
+    fn spans_there(
+        &self,
+        placement: &Placement,
+        windows: &[TimeRange],
+        now: Time,
+    ) -> Result<Vec<SpanView>, SearchError> {
+        let (spans, tail_from) = self.account(placement, windows, now)?;
+        let is_confirmed = |span: &CoverageSpan| tail_from.is_none_or(|tail_from| span.start < tail_from);
+        Ok(spans.iter().map(|span| span_view(span, is_confirmed(span))).collect())
     }
 
     /// Reads what the account tells beside the spans, for all cameras at once.
@@ -125,7 +145,8 @@ impl Search {
             true => TimeRange { from: window.from.min(trusted_from), to: now },
             false => window,
         };
-        let mut known = self.catalog.coverage(&placement.device.id, asked)?;
+        let devices = std::slice::from_ref(&placement.device.id);
+        let mut known = self.catalog.coverage(devices, asked)?.pop().unwrap_or_default();
         let tail = known
             .last()
             .filter(|last| last.open && last.end > trusted_from && last.end < window.to)

@@ -16,6 +16,7 @@ pub mod geometry;
 pub mod lamps;
 pub mod names;
 pub mod question;
+pub mod timeline;
 pub mod token;
 pub mod when;
 
@@ -27,11 +28,12 @@ use uuid::Uuid;
 
 use super::access::Pass;
 use super::catalog::{
-    Catalog, CatalogError, ClipQuery, ClipRow, RefusedCount, RefusedPage, RefusedQuery, TimeRange,
+    Catalog, CatalogError, ClipKey, ClipQuery, ClipRow, RefusedCount, RefusedPage, RefusedQuery, TimeRange,
+    uncertain_us,
 };
-use crate::limits::{CLOCK_UNCERTAINTY_MAX, SEARCH_CAMERAS_MAX};
+use crate::limits::SEARCH_CAMERAS_MAX;
 use crate::model::{BoxId, DeviceId, Time};
-use answer::{Answer, ClipView, PlaceView, Understood, WindowView, clip_view};
+use answer::{Answer, CameraCoverage, ClipView, PlaceView, Understood, WindowView, clip_view};
 use atlas::Atlas;
 use cameras::{Found, Stand, Which};
 use question::Question;
@@ -75,26 +77,86 @@ impl Search {
     /// Clips, and the account of every camera in the place for all of the windows. Blocking.
     pub fn answer(
         &self,
-        _pass: &Pass,
+        pass: &Pass,
         question: &Question,
         atlas: &Atlas,
         now: Time,
     ) -> Result<Answer, SearchError> {
         let found = cameras_of(question, atlas)?;
-        let (rows, more) = self.page(question, &found, atlas)?;
-        let next = rows
-            .last()
-            .filter(|_| more)
-            .map(|last| Token::new(question.digest, question.at, last.row.key()).write());
-        let mut clips = Vec::with_capacity(rows.len());
-        for hit in rows {
-            let stand = atlas.cameras().stand_at(&hit.row.device, hit.moment);
-            clips.push(clip_view(hit.row, stand.map(|s| &s.placement), hit.found, hit.is_certain));
-        }
-        let beside = self.beside(&found, atlas.lamps(), &question.windows)?;
-        let coverage = found.iter().map(|f| self.coverage(f, &beside, &question.windows, now));
-        let coverage = coverage.collect::<Result<_, _>>()?;
+        let (mut clips, mut coverage) = (Vec::new(), Vec::new());
+        let most = question.limit;
+        let after = self.clips(pass, question, &found, atlas, Pages { most, step: most }, |clip| {
+            clips.push(clip);
+            true
+        })?;
+        self.accounts(pass, question, &found, atlas, now, |account| {
+            coverage.push(account);
+            true
+        })?;
+        let next = after.map(|after| next_page(question, after));
         Ok(Answer { understood: understood(question, &found), clips, coverage, next })
+    }
+
+    /// Gives the clips of a question in order to `take`, as long as it says true: as many as `pages` says. Returns
+    /// where to go on, if there are more. Blocking.
+    pub fn clips(
+        &self,
+        _pass: &Pass,
+        question: &Question,
+        found: &[Found],
+        atlas: &Atlas,
+        pages: Pages,
+        mut take: impl FnMut(ClipView) -> bool,
+    ) -> Result<Option<ClipKey>, SearchError> {
+        let by_stand: ByStand = found.iter().map(|f| (Arc::as_ptr(&f.stand), f)).collect();
+        let mut query = ClipQuery {
+            devices: devices_of(found).into_iter().cloned().collect(),
+            ranges: question.windows.clone(),
+            order: question.order,
+            after: question.after,
+            limit: pages.step + 1,
+        };
+        let (mut told, mut last) = (0, None);
+        loop {
+            let rows = self.catalog.clips(&query)?;
+            let is_last = rows.len() < query.limit;
+            query.after = rows.last().map(ClipRow::key).or(query.after);
+            for row in rows {
+                // A camera that moved within a window counts only where it stood in the place when the clip began.
+                let Some(hit) = hit(row, &question.windows, &by_stand, atlas) else { continue };
+                if told == pages.most {
+                    return Ok(last);
+                }
+                last = Some(hit.row.key());
+                told += 1;
+                let stand = atlas.cameras().stand_at(&hit.row.device, hit.moment);
+                if !take(clip_view(hit.row, stand.map(|s| &s.placement), hit.found, hit.is_certain)) {
+                    return Ok(last);
+                }
+            }
+            if is_last {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Gives the account of each camera to `take`, as long as it says true. Blocking.
+    pub fn accounts(
+        &self,
+        _pass: &Pass,
+        question: &Question,
+        found: &[Found],
+        atlas: &Atlas,
+        now: Time,
+        mut take: impl FnMut(CameraCoverage) -> bool,
+    ) -> Result<(), SearchError> {
+        let beside = self.beside(found, atlas.lamps(), &question.windows)?;
+        for camera in found {
+            if !take(self.coverage(camera, &beside, &question.windows, now)?) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// One clip, as an answer shows it. Blocking.
@@ -118,38 +180,18 @@ impl Search {
         });
         Ok((page, counts))
     }
+}
 
-    /// The page's clips, and whether there are more. A camera that moved within a window counts only where it stood in
-    /// the place when the clip began.
-    fn page<'a>(
-        &self,
-        question: &Question,
-        found: &'a [Found],
-        atlas: &Atlas,
-    ) -> Result<(Vec<Hit<'a>>, bool), SearchError> {
-        let by_stand: ByStand = found.iter().map(|f| (Arc::as_ptr(&f.stand), f)).collect();
-        let mut query = ClipQuery {
-            devices: devices_of(found).into_iter().cloned().collect(),
-            ranges: question.windows.clone(),
-            order: question.order,
-            after: question.after,
-            limit: question.limit + 1,
-        };
-        let mut page = Vec::new();
-        loop {
-            let rows = self.catalog.clips(&query)?;
-            let is_last = rows.len() < query.limit;
-            query.after = rows.last().map(ClipRow::key).or(query.after);
-            for row in rows {
-                page.extend(hit(row, &question.windows, &by_stand, atlas));
-            }
-            if page.len() > question.limit || is_last {
-                let more = page.len() > question.limit;
-                page.truncate(question.limit);
-                return Ok((page, more));
-            }
-        }
-    }
+/// How many clips are told, and how many are read at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Pages {
+    pub most: usize,
+    pub step: usize,
+}
+
+/// The token of the page behind a clip.
+pub fn next_page(question: &Question, after: ClipKey) -> String {
+    Token::new(question.digest, question.at, after).write()
 }
 
 /// A clip that the question found.
@@ -175,8 +217,7 @@ fn hit<'a>(row: ClipRow, windows: &[TimeRange], by_stand: &ByStand<'a>, atlas: &
 
 /// The clip's time, widened on both sides by what its clock may be off; by an hour at most.
 pub fn uncertain_span(row: &ClipRow) -> (Time, Time) {
-    let most = CLOCK_UNCERTAINTY_MAX.as_millis() as u64;
-    let off = SignedDuration::from_millis(row.clock.uncertainty_ms.unwrap_or(0).min(most) as i64);
+    let off = SignedDuration::from_micros(uncertain_us(row.clock.uncertainty_ms));
     let earliest = row.start.checked_sub(off).unwrap_or(Time::MIN);
     (earliest, row.end.checked_add(off).unwrap_or(Time::MAX))
 }

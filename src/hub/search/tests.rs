@@ -17,11 +17,11 @@ use super::question::{Asked, Question};
 use super::*;
 use crate::hub::access::{Action, Actor, Gate, Look};
 use crate::hub::catalog::{
-    Basis, BoxRow, CatalogError, ClipQuery, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
+    Basis, BoxRow, Buckets, CatalogError, ClipQuery, EventPage, EventQuery, Order, RefusedCount, RefusedPage,
     RefusedQuery,
 };
 use crate::hub::registry::{Registry, RegistryFile};
-use crate::hub::truth::{HubRecord, StoredFile};
+use crate::hub::truth::HubRecord;
 use crate::model::{
     ClockQuality, ClockSource, CoverageSpan, Point, Sha256Hash, SyncState, Video, distance_m,
 };
@@ -58,7 +58,22 @@ impl Catalog for Plain {
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
         Ok(self.0.iter().find(|row| row.clip == clip).cloned())
     }
-    fn coverage(&self, _: &DeviceId, _: TimeRange) -> Result<Vec<CoverageSpan>, CatalogError> {
+    fn clip_counts(
+        &self,
+        devices: &[DeviceId],
+        ranges: &[TimeRange],
+        buckets: Buckets,
+    ) -> Result<Vec<u64>, CatalogError> {
+        let mut counts = vec![0; buckets.count];
+        for row in self.0.iter().filter(|row| devices.contains(&row.device)) {
+            let n = buckets.of(row.start.as_microsecond());
+            if let Some(n) = n.filter(|_| ranges.iter().any(|r| r.overlaps(row.start, row.start))) {
+                counts[n] += 1;
+            }
+        }
+        Ok(counts)
+    }
+    fn coverage(&self, _: &[DeviceId], _: TimeRange) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         Ok(Vec::new())
     }
     fn events(&self, _: &EventQuery) -> Result<EventPage, CatalogError> {
@@ -73,8 +88,8 @@ impl Catalog for Plain {
     fn boxes(&self) -> Result<Vec<BoxRow>, CatalogError> {
         Ok(Vec::new())
     }
-    fn stored(&self, _: &Sha256Hash) -> Result<Option<StoredFile>, CatalogError> {
-        Ok(None)
+    fn has_upload(&self, _: Uuid, _: &Sha256Hash) -> Result<bool, CatalogError> {
+        Ok(false)
     }
 }
 
@@ -129,14 +144,14 @@ impl World {
         let mut file = first_file(dice);
         let mut eras = vec![Era { from: at(0), file: file.clone() }];
         let mut second = 0;
-        for _ in 0..dice.below(5) {
-            second += 1 + dice.below(DAY / 4) as i64;
-            for _ in 0..=dice.below(2) {
+        for _ in 0..dice.below(8) {
+            second += 1 + dice.below(DAY / 5) as i64;
+            for _ in 0..=dice.below(4) {
                 change(&mut file, dice);
             }
             eras.push(Era { from: at(second), file: file.clone() });
         }
-        let clips = (0..60 + dice.below(60)).map(|n| clip(n, dice)).collect();
+        let clips = (0..150 + dice.below(150)).map(|n| clip(n, dice)).collect();
         Self { eras, clips }
     }
 
@@ -199,12 +214,17 @@ fn view(dice: &mut Dice) -> Value {
 fn change(file: &mut Value, dice: &mut Dice) {
     let (site, block) = (dice.below(SITES), dice.below(BLOCKS));
     let camera = &mut file["device"][dice.below(CAMERAS) as usize];
-    match dice.below(6) {
+    match dice.below(8) {
         0 => camera["site"] = json!(format!("site-{site}")),
-        1 => camera["view"] = view(dice),
+        1 | 6 => camera["view"] = view(dice),
         2 => {
             let [lat, lon] = dice.place();
             file["site"][site as usize]["point"] = json!({ "lat": lat, "lon": lon });
+        }
+        7 => {
+            let [lat, lon] = dice.place();
+            file["site"][site as usize]["point"] = json!({ "lat": lat, "lon": lon });
+            file["site"][site as usize]["area"] = json!(format!("block-{block}"));
         }
         3 => file["site"][site as usize]["area"] = json!(format!("block-{block}")),
         4 => file["area"][2 + block as usize]["parent"] = json!(format!("ward-{}", dice.below(2))),
@@ -266,7 +286,7 @@ fn question(dice: &mut Dice) -> Value {
     }
     let turned = |points: Vec<[f64; 2]>| points.iter().map(|[lat, lon]| [*lon, *lat]).collect::<Vec<_>>();
     for _ in 0..dice.below(4) {
-        match dice.below(8) {
+        match dice.below(10) {
             0 => {
                 let [lat, lon] = dice.place();
                 asked["lat"] = json!(lat);
@@ -286,7 +306,9 @@ fn question(dice: &mut Dice) -> Value {
                 asked["route"] = json!({ "type": "LineString", "coordinates": line });
                 asked["width_m"] = json!(40.0 + dice.below(300) as f64);
             }
-            4 => asked["area"] = json!(["ward-0", "ward-1", "block-0", "block-1"][dice.below(4) as usize]),
+            4 | 8 => {
+                asked["area"] = json!(["ward-0", "ward-1", "block-0", "block-1"][dice.below(4) as usize])
+            }
             5 => asked["site"] = json!([format!("site-{}", dice.below(SITES)), "site-0"]),
             6 => {
                 asked["device"] =

@@ -38,6 +38,10 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/session", get(session))
         .route("/places", get(super::places::places))
         .route("/clips", get(clips_get).post(clips_post))
+        .route("/clips.csv", get(super::stream::csv))
+        .route("/clips.geojson", get(super::stream::geojson))
+        .route("/timeline", get(super::timeline::timeline))
+        .route("/coverage", get(super::timeline::coverage))
         .route("/clips/{id}", get(clip))
         .route("/clips/{id}/video.mp4", get(clip_video))
         .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
@@ -159,27 +163,47 @@ pub async fn session(State(web): App) -> Json<Session> {
 
 // --- clips ---
 
-/// Clips by time and place, with the account of every camera there.
+/// Clips by time and place, with the account of every camera there. With `Accept: application/x-ndjson` it is told as it
+/// comes, one JSON object a line.
 #[utoipa::path(get, path = "/api/v1/clips", params(Asked),
-    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 503, body = Problem)))]
-pub async fn clips_get(State(web): App, looker: Looker, uri: Uri) -> Answered<Answer> {
-    search(web, looker, query(&uri)?).await
+    responses((status = 200, content((Answer = "application/json"), (String = "application/x-ndjson"))),
+        (status = 400, body = Problem), (status = 503, body = Problem)))]
+pub async fn clips_get(
+    State(web): App,
+    looker: Looker,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    search(web, looker, &headers, query(&uri)?).await
 }
 
 /// As GET, with the question as a body.
 #[utoipa::path(post, path = "/api/v1/clips", request_body = Asked,
     responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 413, body = Problem),
         (status = 503, body = Problem)))]
-pub async fn clips_post(State(web): App, looker: Looker, body: Body) -> Answered<Answer> {
-    search(web, looker, json_body(body).await?).await
+pub async fn clips_post(
+    State(web): App,
+    looker: Looker,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    search(web, looker, &headers, json_body(body).await?).await
 }
 
-async fn search(web: Arc<Web>, looker: Looker, asked: Asked) -> Answered<Answer> {
+async fn search(
+    web: Arc<Web>,
+    looker: Looker,
+    headers: &HeaderMap,
+    asked: Asked,
+) -> Result<Response, Problem> {
+    if super::stream::wants_lines(headers) {
+        return super::stream::lines(web, looker, asked).await;
+    }
     let (now, atlas) = (Time::now(), web.atlas().await);
     let question = Question::understand(&asked, &atlas, now)?;
     let pass = looker.pass(&web, Action::Search, asked.purpose, question.subject()).await?;
     let answer = blocking(move || web.search().answer(&pass, &question, &atlas, now)).await?;
-    Ok(Json(answer))
+    Ok(Json(answer).into_response())
 }
 
 /// Why somebody looks.

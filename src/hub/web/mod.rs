@@ -12,6 +12,9 @@ pub mod lamp;
 pub mod openapi;
 mod places;
 mod problem;
+mod stac;
+mod stream;
+mod timeline;
 pub mod tus;
 pub mod video;
 
@@ -84,6 +87,7 @@ impl Web {
 pub fn officers_router(web: Arc<Web>) -> Router {
     Router::new()
         .nest("/api/v1", api::router())
+        .nest("/stac", stac::router())
         .route("/api/{*rest}", axum::routing::any(not_found))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

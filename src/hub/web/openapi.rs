@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{api, ask, events, lamp, places};
+use super::{api, ask, events, lamp, places, stac, stream, timeline};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,12 +17,26 @@ use super::{api, ask, events, lamp, places};
         api::clip,
         api::clip_video,
         api::clip_thumbnail,
+        stream::csv,
+        stream::geojson,
+        timeline::timeline,
+        timeline::coverage,
         events::events,
         ask::understand,
         ask::suggest,
         ask::cameras,
         ask::follow,
         ask::footage_request,
+        stac::landing,
+        stac::conformance,
+        stac::description,
+        stac::document,
+        stac::collections,
+        stac::collection,
+        stac::items,
+        stac::one_item,
+        stac::search_get,
+        stac::search_post,
         api::boxes,
         lamp::lamp,
         api::refused,
@@ -33,6 +47,9 @@ use super::{api, ask, events, lamp, places};
     )
 )]
 struct Contract;
+
+/// Its media type (OGC API Features 1.0 and STAC API 1.0.0 ask for the version).
+pub const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.1";
 
 /// The contract as JSON text.
 pub fn contract() -> String {

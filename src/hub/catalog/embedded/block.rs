@@ -8,10 +8,10 @@
 //! then its indices); all varints, differences where neighbours are alike.
 
 use super::VERSION;
-use super::values::BlockBounds;
+use super::columns::{put, take, unzigzag, zigzag};
+use super::directory::BlockBounds;
 
-/// Rows of one block: small enough to be read for one page, and for sixteen of them to fit in a leaf of sled that
-/// stays inside its log (above 128 KiB it makes files that it never syncs).
+/// Rows of one block: small enough to be read for one page.
 pub const BLOCK_ROWS: usize = 512;
 /// No block of [`BLOCK_ROWS`] rows is larger than this before compression.
 const BLOCK_BYTES_MAX: usize = 64 << 10;
@@ -41,22 +41,8 @@ pub enum Arrangement {
     BySource,
 }
 
-impl Arrangement {
-    /// Its byte in a block's key.
-    pub fn letter(self) -> u8 {
-        match self {
-            Self::ByTime => b't',
-            Self::BySource => b's',
-        }
-    }
-}
-
 /// The rows of a run in one arrangement, cut into blocks, each with what it holds.
-pub fn blocks(
-    rows: &mut [Row],
-    arrangement: Arrangement,
-    time_min_us: i64,
-) -> std::io::Result<Vec<(BlockBounds, Vec<u8>)>> {
+pub fn blocks(rows: &mut [Row], arrangement: Arrangement) -> std::io::Result<Vec<(BlockBounds, Vec<u8>)>> {
     match arrangement {
         Arrangement::ByTime => rows.sort_unstable_by_key(|r| (r.time_us, r.offset)),
         Arrangement::BySource => rows.sort_unstable_by_key(|r| (r.source, r.time_us, r.offset)),
@@ -70,23 +56,25 @@ pub fn blocks(
         let mut bytes = vec![VERSION];
         put(&mut bytes, plain.len() as u64);
         bytes.extend_from_slice(&compressor.compress(&plain)?);
-        blocks.push((bounds(rows, arrangement, time_min_us), bytes));
+        blocks.push((bounds(rows, arrangement), bytes));
     }
     Ok(blocks)
 }
 
-fn bounds(rows: &[Row], arrangement: Arrangement, time_min_us: i64) -> BlockBounds {
-    let behind = |us: i64| us.wrapping_sub(time_min_us) as u64;
+fn bounds(rows: &[Row], arrangement: Arrangement) -> BlockBounds {
     let times = || rows.iter().map(|r| r.time_us);
     let (source_min, source_max) = match arrangement {
         Arrangement::ByTime => (0, 0),
         Arrangement::BySource => (rows[0].source, rows[rows.len() - 1].source),
     };
+    let start_max_us = times().max().expect("a chunk has rows");
     BlockBounds {
-        time_min_us: behind(times().min().expect("a chunk has rows")),
-        time_max_us: behind(times().max().expect("a chunk has rows")),
         source_min,
         source_max,
+        start_min_us: times().min().expect("a chunk has rows"),
+        start_max_us,
+        reach_max_us: start_max_us,
+        ..BlockBounds::default()
     }
 }
 
@@ -171,34 +159,6 @@ fn read_rows(plain: &[u8], arrangement: Arrangement) -> Result<Vec<Row>, String>
     if rest.is_empty() { Ok(rows) } else { Err(format!("{} bytes too many", rest.len())) }
 }
 
-fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)) as u64
-}
-fn unzigzag(number: u64) -> i64 {
-    (number >> 1) as i64 ^ -((number & 1) as i64)
-}
-
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take(rest: &mut &[u8]) -> Result<u64, String> {
-    let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, behind) = rest.split_first().ok_or("it ends early")?;
-        *rest = behind;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err("a number without end".into())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -217,16 +177,14 @@ mod tests {
 
         #[test]
         fn blocks_give_back_their_rows_and_bound_them(rows in rows()) {
-            let time_min = rows.iter().map(|r| r.time_us).min().unwrap();
             for arrangement in [Arrangement::ByTime, Arrangement::BySource] {
                 let mut sorted = rows.clone();
-                let blocks = blocks(&mut sorted, arrangement, time_min).unwrap();
+                let blocks = blocks(&mut sorted, arrangement).unwrap();
                 let mut got = Vec::new();
                 for (bounds, bytes) in &blocks {
                     let part = read(bytes, arrangement).unwrap();
                     for row in &part {
-                        let behind = row.time_us.wrapping_sub(time_min) as u64;
-                        prop_assert!((bounds.time_min_us..=bounds.time_max_us).contains(&behind));
+                        prop_assert!((bounds.start_min_us..=bounds.start_max_us).contains(&row.time_us));
                         prop_assert!((bounds.source_min..=bounds.source_max).contains(&row.source));
                     }
                     got.extend(part);

@@ -6,10 +6,9 @@
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::block::{self, Arrangement, Row, kind_code};
-use super::keys::{block_key, run_key};
-use super::state::RunBounds;
-use super::values::{BlockBounds, RunValue, corrupt, decode};
-use super::{CatalogError, EventKey, EventQuery, Order, engine};
+use super::directory::{BlockBounds, Run, Section};
+use super::packed::{Packed, unreadable};
+use super::{CatalogError, EventKey, EventQuery, Order};
 
 /// One question, and the best rows for it so far.
 pub struct EventSearch {
@@ -33,7 +32,7 @@ struct Chunk {
     /// Rises with what comes first.
     rank: i64,
     run: usize,
-    block: Option<u32>,
+    block: Option<usize>,
 }
 
 impl EventSearch {
@@ -85,14 +84,12 @@ impl EventSearch {
     }
 
     /// Looks through the closed runs. Returns where the next page begins if this one ends before all was seen.
-    pub fn look_through(
-        &mut self,
-        tree: &sled::Tree,
-        runs: &[RunBounds],
-    ) -> Result<Option<EventKey>, CatalogError> {
+    pub fn look_through(&mut self, packed: Packed<'_>) -> Result<Option<EventKey>, CatalogError> {
         let mut chunks = BinaryHeap::new();
-        for (run, bounds) in runs.iter().enumerate().filter(|(_, b)| b.rows > 0) {
-            chunks.extend(self.chunk(run, None, bounds.time_min_us, bounds.time_max_us));
+        for (run, section) in packed.runs.iter().map(|run| self.section(run)).enumerate() {
+            if let Some((min, max)) = section.starts_us() {
+                chunks.extend(self.chunk(run, None, min, max));
+            }
         }
         let first_rank = self.rank(match self.order {
             Order::Newest => self.to_us,
@@ -107,17 +104,19 @@ impl EventSearch {
             if touched >= self.scan_rows && chunk.rank < first_rank {
                 return Ok(Some(self.end_before(chunk.rank)));
             }
-            let run = &runs[chunk.run];
+            let run = &packed.runs[chunk.run];
+            let blocks = &self.section(run).blocks;
             match chunk.block {
                 None => {
-                    for (number, bounds) in self.blocks_of(tree, run)? {
-                        let at = |us: u64| run.time_min_us.wrapping_add(us as i64);
-                        let (min, max) = (at(bounds.time_min_us), at(bounds.time_max_us));
+                    for (number, bounds) in
+                        blocks.iter().enumerate().filter(|(_, bounds)| self.may_hold(bounds))
+                    {
+                        let (min, max) = (bounds.start_min_us, bounds.start_max_us);
                         chunks.extend(self.chunk(chunk.run, Some(number), min, max));
                     }
                 }
                 Some(number) => {
-                    let rows = self.rows_of(tree, run, number)?;
+                    let rows = self.rows_of(packed, run, &blocks[number])?;
                     touched += rows.len();
                     rows.iter().for_each(|row| self.offer(run.start, row));
                 }
@@ -152,7 +151,7 @@ impl EventSearch {
         }
     }
 
-    fn chunk(&self, run: usize, block: Option<u32>, min_us: i64, max_us: i64) -> Option<Chunk> {
+    fn chunk(&self, run: usize, block: Option<usize>, min_us: i64, max_us: i64) -> Option<Chunk> {
         if max_us < self.from_us || min_us > self.to_us {
             return None;
         }
@@ -188,15 +187,11 @@ impl EventSearch {
         }
     }
 
-    fn blocks_of(&self, tree: &sled::Tree, run: &RunBounds) -> Result<Vec<(u32, BlockBounds)>, CatalogError> {
-        let key = run_key(run.day, run.start);
-        let value = tree.get(&key).map_err(engine("read"))?.ok_or_else(|| gone(&key))?;
-        let value: RunValue = decode(&key, &value)?;
-        let blocks = match self.arrangement() {
-            Arrangement::ByTime => value.by_time,
-            Arrangement::BySource => value.by_source,
-        };
-        Ok((0..).zip(blocks).filter(|(_, bounds)| self.may_hold(bounds)).collect())
+    fn section<'r>(&self, run: &'r Run) -> &'r Section {
+        match self.arrangement() {
+            Arrangement::ByTime => &run.blocks.events_by_time,
+            Arrangement::BySource => &run.blocks.events_by_source,
+        }
     }
 
     fn may_hold(&self, bounds: &BlockBounds) -> bool {
@@ -206,13 +201,8 @@ impl EventSearch {
         })
     }
 
-    fn rows_of(&self, tree: &sled::Tree, run: &RunBounds, number: u32) -> Result<Vec<Row>, CatalogError> {
-        let key = block_key(run.day, run.start, self.arrangement().letter(), number);
-        let bytes = tree.get(&key).map_err(engine("read"))?.ok_or_else(|| gone(&key))?;
-        block::read(&bytes, self.arrangement()).map_err(|why| corrupt(&key, why))
+    fn rows_of(&self, packed: Packed<'_>, run: &Run, bounds: &BlockBounds) -> Result<Vec<Row>, CatalogError> {
+        let bytes = packed.read(run, bounds)?;
+        block::read(&bytes, self.arrangement()).map_err(|why| unreadable(run, bounds, why))
     }
-}
-
-fn gone(key: &[u8]) -> CatalogError {
-    corrupt(key, "it is gone".into())
 }

@@ -4,21 +4,23 @@
 
 use uuid::Uuid;
 
-use crate::hub::catalog::ClipKey;
-use crate::model::{BoxId, DeviceId, Epoch, Sha256Hash};
+use super::packed::{Moved, hash_beginning};
+use super::values::corrupt;
+use crate::hub::catalog::{CatalogError, ClipKey};
+use crate::model::{BoxId, DeviceId, Epoch, Sha256Hash, Time};
 
 /// First byte of a key.
 pub mod kind {
     /// Position and version.
     pub const META: u8 = b'!';
-    /// day, first position → where a run's blocks lie
+    /// day, first position → where in the day's file the run lies
     pub const RUN: u8 = b'R';
-    /// day, first position of the run, order, number → block of events
-    pub const BLOCK: u8 = b'B';
     /// number → box, and device or nothing
     pub const SOURCE: u8 = b'v';
-    /// device → longest clip and span, to know how far a scan must look back
+    /// device → longest clip and span, to know how far a scan must look back, and whether clips of it are keys
     pub const DEVICE: u8 = b'd';
+    /// kind, source, clip or span of a closed run → nothing: what is said of it now is a key
+    pub const MOVED: u8 = b'm';
     /// device, start as placed, clip → clip
     pub const CLIP: u8 = b'c';
     /// clip → key of the clip
@@ -33,7 +35,7 @@ pub mod kind {
     pub const CORRECTION: u8 = b'k';
     /// box, span → its correction and how well that is known, milliseconds
     pub const SPAN_CORRECTION: u8 = b'K';
-    /// sha256 → stored file
+    /// clip, beginning of the hash → nothing; of the open run only
     pub const STORED: u8 = b'h';
     /// box → last seen by something that has no epoch
     pub const BOX: u8 = b'b';
@@ -76,10 +78,6 @@ impl Key {
         self.0.extend_from_slice(id.as_bytes());
         self
     }
-    pub fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.0.extend_from_slice(bytes);
-        self
-    }
 }
 
 pub fn version_key() -> Vec<u8> {
@@ -91,8 +89,41 @@ pub fn applied_key() -> Vec<u8> {
 pub fn clip_key(device: &DeviceId, key: ClipKey) -> Vec<u8> {
     Key::new(kind::CLIP).text(device.as_str()).time(key.start_us).uuid(key.clip).0
 }
-pub fn stored_key(sha256: &Sha256Hash) -> Vec<u8> {
-    Key::new(kind::STORED).bytes(&sha256.0).0
+pub fn stored_key(clip: Uuid, sha256: &Sha256Hash) -> Vec<u8> {
+    Key::new(kind::STORED).uuid(clip).number(hash_beginning(sha256)).0
+}
+pub fn clip_id_key(clip: Uuid) -> Vec<u8> {
+    Key::new(kind::CLIP_BY_ID).uuid(clip).0
+}
+
+pub fn as_recorded_key(box_id: &BoxId, start: Time, clip: Uuid) -> Vec<u8> {
+    Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(start.as_microsecond()).uuid(clip).0
+}
+
+pub fn span_id_key(device: &DeviceId, span: Uuid) -> Vec<u8> {
+    Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(span).0
+}
+pub fn moved_key((what, source, id): Moved) -> Vec<u8> {
+    Key::new(kind::MOVED).short(what.into()).short(source).uuid(id).0
+}
+
+/// What a key of [`moved_key`] says.
+pub fn moved_of(key: &[u8]) -> Option<Moved> {
+    let (what, rest) = key.get(1..)?.split_first_chunk::<4>()?;
+    let (source, id) = rest.split_first_chunk::<4>()?;
+    let what = u8::try_from(u32::from_be_bytes(*what)).ok()?;
+    Some((what, u32::from_be_bytes(*source), Uuid::from_slice(id).ok()?))
+}
+pub fn device_key(device: &DeviceId) -> Vec<u8> {
+    Key::new(kind::DEVICE).text(device.as_str()).0
+}
+
+/// The device that a key begins with.
+pub fn device_of(key: &[u8]) -> Result<DeviceId, CatalogError> {
+    let text = key[1..].split(|&byte| byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
+    let device =
+        text.ok_or_else(|| "no text".to_owned()).and_then(|t| DeviceId::new(t).map_err(|e| e.to_string()));
+    device.map_err(|why| corrupt(key, why))
 }
 pub fn epoch_key(box_id: &BoxId, epoch: Epoch) -> Vec<u8> {
     Key::new(kind::EPOCH).text(box_id.as_str()).number(epoch.0).0
@@ -103,10 +134,6 @@ pub fn source_key(number: u32) -> Vec<u8> {
 pub fn run_key(day: u32, start: u64) -> Vec<u8> {
     Key::new(kind::RUN).short(day).number(start).0
 }
-pub fn block_key(day: u32, start: u64, order: u8, number: u32) -> Vec<u8> {
-    Key::new(kind::BLOCK).short(day).number(start).bytes(&[order]).short(number).0
-}
-
 /// The big-endian number at the end of a key.
 pub fn last_number(key: &[u8]) -> u64 {
     key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))

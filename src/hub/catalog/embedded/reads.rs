@@ -1,4 +1,4 @@
-//! Questions about clips, coverage, boxes and what was refused: all of them keys.
+//! Questions about one clip, coverage, boxes and what was refused: keys, and what closed runs hold.
 //!
 //! Owns the answers from one [`View`], which stays as it is while the answer is made.
 
@@ -8,100 +8,61 @@ use std::ops::Bound;
 
 use uuid::Uuid;
 
-use super::keys::{Key, clip_key, kind, last_number, stored_key};
+use super::clip_block::ClipEntry;
+use super::keys::{Key, kind, last_number};
+use super::packed::Packed;
 use super::sources::Sources;
-use super::values::{ClipValue, DeviceValue, EpochValue, RefusedValue, SpanValue, decode};
+use super::span_block::SpanEntry;
+use super::state::State;
+use super::values::{ClipValue, EpochValue, RefusedValue, SpanValue, decode};
 use super::view::View;
 use super::write::{corrections, of_span};
 use super::{
-    BoxRow, CatalogError, ClipKey, ClipQuery, ClipRow, Correction, EpochRow, Order, RefusedCount,
-    RefusedPage, RefusedQuery, RefusedRow, TimeRange, clock_as_placed, lay_out, place_in_time,
+    BoxRow, CatalogError, ClipRow, Correction, EpochRow, Order, RefusedCount, RefusedPage, RefusedQuery,
+    RefusedRow, TimeRange, lay_out, place_in_time,
 };
 use crate::limits::INDEX_SCAN_MAX;
-use crate::model::{BoxId, ClockQuality, CoverageSpan, DeviceId, Epoch, Sha256Hash, SpanState, Still, Time};
+use crate::model::{BoxId, CoverageSpan, DeviceId, Epoch, Sha256Hash, SpanState, Still, Time};
 
-pub fn clips(view: View<'_>, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
-    let mut rows = BTreeMap::new();
-    for device in &query.devices {
-        for &range in &query.ranges {
-            let of_device = clips_of(view, device, range, query.order, query.after, query.limit)?;
-            rows.extend(of_device.into_iter().map(|row| (row.key(), row)));
-        }
-    }
-    let rows = rows.into_values();
-    Ok(match query.order {
-        Order::Newest => rows.rev().take(query.limit).collect(),
-        Order::Oldest => rows.take(query.limit).collect(),
-    })
-}
-
-fn clips_of(
+/// The clip with this id.
+pub fn clip(
     view: View<'_>,
-    device: &DeviceId,
-    range: TimeRange,
-    order: Order,
-    after: Option<ClipKey>,
-    limit: usize,
-) -> Result<Vec<ClipRow>, CatalogError> {
-    let first = range.from.as_microsecond().saturating_sub(longest(view, device)?.clip_us_max);
-    let mut low = ClipKey { start_us: first, clip: Uuid::nil() };
-    let mut high = ClipKey { start_us: range.to.as_microsecond(), clip: Uuid::max() };
-    let bounds = match (after, order) {
-        (Some(after), Order::Oldest) if after >= low => {
-            low = after;
-            (Bound::Excluded(clip_key(device, low)), Bound::Included(clip_key(device, high)))
-        }
-        (Some(after), Order::Newest) if after <= high => {
-            high = after;
-            (Bound::Included(clip_key(device, low)), Bound::Excluded(clip_key(device, high)))
-        }
-        _ => (Bound::Included(clip_key(device, low)), Bound::Included(clip_key(device, high))),
+    packed: Packed<'_>,
+    clip: Uuid,
+    sources: &Sources,
+) -> Result<Option<ClipEntry>, CatalogError> {
+    let Some(key) = view.get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else {
+        return packed.clip(clip, sources);
     };
-    let mut rows = Vec::new();
-    for entry in view.scan(bounds, order) {
-        if rows.len() >= limit {
-            break;
-        }
-        let (key, value) = entry?;
-        let value: ClipValue = decode(&key, &value)?;
-        if range.overlaps(value.placed_start, value.placed_end) {
-            let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
-            rows.push(clip_row(view, clip, value)?);
-        }
-    }
-    Ok(rows)
+    let Some(value) = view.get::<ClipValue>(&key)? else { return Ok(None) };
+    Ok(Some(ClipEntry { source: 0, clip, value, stored: false, thumbnail_stored: false }))
 }
 
-pub fn clip(view: View<'_>, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
-    let Some(key) = view.get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else { return Ok(None) };
-    view.get(&key)?.map(|value| clip_row(view, clip, value)).transpose()
-}
-
+/// The accounts of some devices, each by time. `packed` is what closed runs hold of them.
 pub fn coverage(
     view: View<'_>,
+    state: &State,
     sources: &Sources,
     device: &DeviceId,
     range: TimeRange,
+    packed: &[SpanEntry],
 ) -> Result<Vec<CoverageSpan>, CatalogError> {
-    let corrections = corrections_of(view, sources, device)?;
-    let shift_us = corrections.values().flatten().map(|c| c.correction_ms.saturating_abs()).max();
-    let shift_us = shift_us.unwrap_or(0).saturating_mul(1000);
+    let corrections = corrections_of(view, state, sources, device)?;
+    let shift_us = shift_us(&corrections);
     let at = |us: i64, span: Uuid| Key::new(kind::SPAN).text(device.as_str()).time(us).uuid(span).0;
-    let longest_us = longest(view, device)?.span_us_max;
+    let longest_us = state.device(device).span_us_max;
     let first = range.from.as_microsecond().saturating_sub(longest_us).saturating_sub(shift_us);
     let last = range.to.as_microsecond().saturating_add(shift_us);
     let bounds = (Bound::Included(at(first, Uuid::nil())), Bound::Included(at(last, Uuid::max())));
     let mut spans = Vec::new();
-    for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
-        let (key, value) = entry?;
-        let value: SpanValue = decode(&key, &value)?;
+    let mut add = |span: Uuid, value: &SpanValue| {
         let own = value.correction.map(of_span);
         let of_box = corrections.get(&value.box_id).map_or(&[][..], Vec::as_slice);
         let of_box = own.as_ref().map_or(of_box, std::slice::from_ref);
         let (start, end, _) = place_in_time(value.start, value.upto, Some(device), of_box, value.received);
         if range.overlaps(start, end) && start < end {
             spans.push(CoverageSpan {
-                span: Some(Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id"))),
+                span: Some(span),
                 state: value.cause.map_or(SpanState::Recorded, |cause| SpanState::Gap { cause }),
                 start,
                 end,
@@ -109,8 +70,37 @@ pub fn coverage(
                 merkle_root: value.merkle_root.map(Sha256Hash),
             });
         }
+    };
+    for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
+        let (key, value) = entry?;
+        add(
+            Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id")),
+            &decode(&key, &value)?,
+        );
+    }
+    for entry in packed {
+        add(entry.span, &entry.value);
     }
     Ok(lay_out(spans))
+}
+
+/// How far a correction may move a span of these devices, microseconds.
+pub fn shift_of(
+    view: View<'_>,
+    state: &State,
+    sources: &Sources,
+    devices: &[DeviceId],
+) -> Result<i64, CatalogError> {
+    let mut most = 0;
+    for device in devices {
+        most = most.max(shift_us(&corrections_of(view, state, sources, device)?));
+    }
+    Ok(most)
+}
+
+fn shift_us(corrections: &BTreeMap<BoxId, Vec<Correction>>) -> i64 {
+    let shift_ms = corrections.values().flatten().map(|c| c.correction_ms.saturating_abs()).max();
+    shift_ms.unwrap_or(0).saturating_mul(1000)
 }
 
 pub fn refused(view: View<'_>, query: &RefusedQuery) -> Result<RefusedPage, CatalogError> {
@@ -187,17 +177,17 @@ pub fn boxes(view: View<'_>, sources: &Sources) -> Result<Vec<BoxRow>, CatalogEr
     Ok(boxes)
 }
 
-fn longest(view: View<'_>, device: &DeviceId) -> Result<DeviceValue, CatalogError> {
-    Ok(view.get(&Key::new(kind::DEVICE).text(device.as_str()).0)?.unwrap_or_default())
-}
-
 fn corrections_of(
     view: View<'_>,
+    state: &State,
     sources: &Sources,
     device: &DeviceId,
 ) -> Result<BTreeMap<BoxId, Vec<Correction>>, CatalogError> {
     let mut all = BTreeMap::new();
     for box_id in sources.boxes_of(device) {
+        if !state.known.corrected.contains(&box_id) {
+            continue;
+        }
         let corrections = corrections(view, &box_id)?;
         if !corrections.is_empty() {
             all.insert(box_id, corrections);
@@ -206,19 +196,22 @@ fn corrections_of(
     Ok(all)
 }
 
-fn clip_row(view: View<'_>, clip: Uuid, value: ClipValue) -> Result<ClipRow, CatalogError> {
+/// A clip as the index tells it. `has` says whether a file of it came in another run than the clip.
+pub fn clip_row(
+    entry: ClipEntry,
+    has: impl Fn(Uuid, &Sha256Hash) -> Result<bool, CatalogError>,
+) -> Result<ClipRow, CatalogError> {
+    let ClipEntry { clip, value, stored, thumbnail_stored, .. } = entry;
     let shift = value.placed_start.duration_since(value.start);
     let shifted = |time: Option<Time>| time.and_then(|t| t.checked_add(shift).ok());
-    let clock = ClockQuality {
-        source: value.clock.source,
-        sync: value.clock.sync,
-        offset_ms: value.clock.offset_ms,
-        uncertainty_ms: value.clock.uncertainty_ms,
-    };
     let sha256 = Sha256Hash(value.sha256);
+    let clock = value.as_placed();
     let thumbnail =
         value.thumbnail.map(|(sha256, bytes, time)| Still { sha256: Sha256Hash(sha256), bytes, time });
-    let has = |sha: &Sha256Hash| view.has(&stored_key(sha));
+    let has_thumbnail = match &thumbnail {
+        Some(still) => thumbnail_stored || has(clip, &still.sha256)?,
+        None => false,
+    };
     Ok(ClipRow {
         clip,
         device: value.device,
@@ -232,7 +225,7 @@ fn clip_row(view: View<'_>, clip: Uuid, value: ClipValue) -> Result<ClipRow, Cat
         recorded_start: value.start,
         recorded_end: value.end,
         peak_score: value.peak_score,
-        clock: clock_as_placed(clock, value.basis),
+        clock,
         bytes: value.bytes,
         sha256,
         video: value.video,
@@ -240,8 +233,8 @@ fn clip_row(view: View<'_>, clip: Uuid, value: ClipValue) -> Result<ClipRow, Cat
         run: value.run,
         first_fragment: value.first_fragment,
         fragments: value.fragments,
-        stored: has(&sha256)?,
-        thumbnail_stored: thumbnail.as_ref().map_or(Ok(false), |t| has(&t.sha256))?,
+        stored: stored || has(clip, &sha256)?,
+        thumbnail_stored: has_thumbnail,
         thumbnail,
     })
 }

@@ -85,6 +85,19 @@ impl Sources {
         boxes
     }
 
+    /// Whose number this is.
+    pub fn who(&self, number: u32) -> Option<(&BoxId, Option<&DeviceId>)> {
+        self.list.get(number as usize).map(|(box_id, device)| (box_id, device.as_ref()))
+    }
+
+    /// Numbers of the devices of a box, smallest first.
+    pub fn devices_of(&self, box_id: &BoxId) -> Vec<u32> {
+        let of_box = self.boxes.get(box_id).into_iter().flat_map(|b| b.devices.values().copied());
+        let mut numbers: Vec<u32> = of_box.collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     pub fn box_of(&self, number: u32) -> &BoxId {
         &self.list[number as usize].0
     }

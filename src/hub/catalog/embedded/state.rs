@@ -3,16 +3,20 @@
 //! Owns the rows, keys and counts since the last run was written. A crash forgets it, and the hub applies it again
 //! from the journal. May not do I/O.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use super::block::Row;
-use super::keys::epoch_key;
+use super::directory::{Run, Runs};
+use super::keys::{device_key, epoch_key};
+use super::packed::Moved;
 use super::sources::Sources;
-use super::values::{EpochValue, encode};
+use super::values::{DeviceValue, EpochValue, encode};
 use super::view::Layer;
 use crate::limits::{INDEX_EPOCHS_MAX, INDEX_RUN_BYTES_MAX};
-use crate::model::{Epoch, Time};
+use crate::model::{BoxId, DeviceId, Epoch, Time};
 
 /// Who counts: the box's number and its epoch.
 pub type EpochPlace = (u32, Epoch);
@@ -32,8 +36,9 @@ pub struct State {
     pub epochs: HashMap<EpochPlace, KnownEpoch>,
     /// Sources that the tree has already.
     pub sources_stored: usize,
-    /// The closed runs, by position.
-    pub runs: Arc<Vec<RunBounds>>,
+    /// Clips and spans that a correction of this run was about: they stay keys.
+    pub replaced: HashSet<(u8, Uuid)>,
+    pub known: Known,
 }
 
 /// A count in memory.
@@ -44,19 +49,27 @@ pub struct KnownEpoch {
     pub changed: bool,
 }
 
-/// One closed run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunBounds {
-    pub day: u32,
-    pub start: u64,
-    pub end: u64,
-    pub rows: u64,
-    pub time_min_us: i64,
-    pub time_max_us: i64,
+/// What of the closed runs and of the store is kept in memory.
+#[derive(Default)]
+pub struct Known {
+    /// The closed runs, by position.
+    pub runs: Runs,
+    pub devices: HashMap<DeviceId, KnownDevice>,
+    /// Clips and spans of closed runs of which a key says more.
+    pub moved: Arc<HashSet<Moved>>,
+    /// Boxes of whose clock something was said.
+    pub corrected: HashSet<BoxId>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub struct KnownDevice {
+    pub value: DeviceValue,
+    /// The tree does not have it yet.
+    pub changed: bool,
 }
 
 impl State {
-    pub fn new(start: u64, sources_stored: usize, runs: Vec<RunBounds>) -> Self {
+    pub fn new(start: u64, sources_stored: usize, known: Known) -> Self {
         Self {
             start,
             next: start,
@@ -66,7 +79,8 @@ impl State {
             latest: Time::MIN,
             epochs: HashMap::new(),
             sources_stored,
-            runs: Arc::new(runs),
+            replaced: HashSet::new(),
+            known,
         }
     }
 
@@ -86,8 +100,23 @@ impl State {
             .collect()
     }
 
+    /// What is known of devices and not in the tree yet, as writes.
+    pub fn device_writes(&self) -> Layer {
+        let changed = self.known.devices.iter().filter(|(_, known)| known.changed);
+        changed.map(|(device, known)| (device_key(device), Some(encode(&known.value)))).collect()
+    }
+
+    pub fn device(&self, device: &DeviceId) -> DeviceValue {
+        self.known.devices.get(device).map_or_else(DeviceValue::default, |known| known.value)
+    }
+
+    /// The clip or span is not packed: a correction was about it, or blocks have it elsewhere already.
+    pub fn stays_key(&self, thing: Moved) -> bool {
+        self.replaced.contains(&(thing.0, thing.2)) || self.known.moved.contains(&thing)
+    }
+
     /// The open run is in the tree now: begins the next one.
-    pub fn begin_next(&mut self, sources_stored: usize, closed: RunBounds) {
+    pub fn begin_next(&mut self, sources_stored: usize, closed: Run) {
         self.start = self.next;
         self.rows.clear();
         self.writes.clear();
@@ -98,7 +127,9 @@ impl State {
             self.epochs = HashMap::new();
         }
         self.epochs.values_mut().for_each(|known| known.changed = false);
-        Arc::make_mut(&mut self.runs).push(closed);
+        self.replaced.clear();
+        self.known.devices.values_mut().for_each(|known| known.changed = false);
+        Arc::make_mut(&mut self.known.runs).push(Arc::new(closed));
     }
 }
 

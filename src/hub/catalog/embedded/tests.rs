@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::write::REFUSED_BODY_BYTES;
 use super::*;
-use crate::hub::truth::{Arrived, JournalTruth, Truth};
+use crate::hub::truth::{Arrived, JournalTruth, StoredFile, Truth};
 use crate::model::{
     BoxId, ClipCut, ClockCorrection, ClockQuality, ClockSource, Coverage, Epoch, Event, EventData, GapCause,
-    Motion, MotionPhase, Source, SpanState, Status, SyncState, Video,
+    Motion, MotionPhase, Source, SpanState, Status, Still, SyncState, Video,
 };
 use crate::wire;
 
@@ -57,6 +57,11 @@ fn seeds(most: usize) -> impl Strategy<Value = Vec<Seed>> {
     prop::collection::vec(seed, 1..most)
 }
 
+/// Hash of a clip's thumbnail.
+fn still(id: u64) -> Sha256Hash {
+    Sha256Hash::of(&[id as u8, 1])
+}
+
 fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
     let start = match seed.what {
         10 => Time::from_second(seed.second).unwrap(),
@@ -77,34 +82,40 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
             sha256: Sha256Hash::of(&[seed.id as u8]),
             video: Video { codec: "avc1.4d401e".into(), width: 640, height: 360 },
             audio_codec: Some("mp4a.40.2".into()),
-            thumbnail: None,
+            thumbnail: seed.id.is_multiple_of(3).then(|| Still {
+                sha256: still(seed.id),
+                bytes: 7,
+                time: end,
+            }),
             run: uuid(9),
             first_fragment: 0,
             fragments: vec![Sha256Hash::of(b"f")],
         }),
+        // All reports of a span begin at the same time.
         4 | 5 => EventData::Coverage(Coverage {
             span: uuid(seed.id % 9),
             state: match seed.id % 3 {
                 0 => SpanState::Gap { cause: GapCause::BoxOff },
                 _ => SpanState::Recorded,
             },
-            start,
-            upto: end,
+            start: at((seed.id % 9) as i64 * 50),
+            upto: at((seed.id % 9) as i64 * 50 + seed.length),
             open: seed.length % 2 == 0,
             run: None,
             ring_from: None,
             detail: None,
         }),
+        // Spans that are named lie in the span of the clock that is meant.
         6 if with_corrections => EventData::Clock(ClockCorrection {
-            from: start,
-            upto: end,
-            spans: None,
+            from: if seed.length % 2 == 0 { at(0) } else { start },
+            upto: if seed.length % 2 == 0 { at(600) } else { end },
+            spans: (seed.length % 2 == 0).then(|| vec![uuid(seed.id % 9), uuid(9)]),
             correction_ms: (seed.id as i64 - 30) * 1000,
             uncertainty_ms: 5,
         }),
         7 => {
             return HubRecord::Stored(StoredFile {
-                sha256: Sha256Hash::of(&[seed.id as u8]),
+                sha256: if seed.length > 20 { Sha256Hash::of(&[seed.id as u8]) } else { still(seed.id) },
                 bytes: 10,
                 box_id: box_id(seed.box_n),
                 clip: uuid(seed.id),
@@ -138,7 +149,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
             source: ClockSource::Box,
             sync: SyncState::Synced,
             offset_ms: None,
-            uncertainty_ms: Some(40),
+            uncertainty_ms: seed.id.is_multiple_of(2).then_some(seed.id * 500),
         },
         data,
     };
@@ -252,6 +263,68 @@ proptest! {
         check_clips(&index, &records, range, order, limit);
         check_events(&index, &records, range, order, limit);
     }
+
+    /// Whatever arrives after a run was sealed must be as if it never was.
+    #[test]
+    fn closed_runs_answer_as_the_open_one_does(
+        seeds in seeds(250), from in 0i64..500, length in 0i64..300, limit in 1usize..7, newest in any::<bool>()
+    ) {
+        let (world, records, sealed) = World::indexed(records(&seeds, true));
+        let sizes = Sizes { run_records: 1_000_000, ..SIZES };
+        let (open, _) = Embedded::open_with(&world.path("open"), &world.truth.records(), 0, sizes).unwrap();
+        open.apply(0, &records).unwrap();
+        drop(sealed);
+        // From disk, but for what is applied again.
+        let sealed = world.open("index");
+        let applied = sealed.applied();
+        sealed.apply(applied, &records[applied as usize..]).unwrap();
+        let order = if newest { Order::Newest } else { Order::Oldest };
+        let range = TimeRange { from: at(from), to: at(from + length) };
+        let later = TimeRange { from: at(from + length + 10), to: at(from + length + 60) };
+        let all = [device(0), device(1), device(2)];
+        for devices in [&all[..], &all[1..2], &all[..2]] {
+            let mut query = ClipQuery { devices: devices.to_vec(), ranges: vec![range, later], order, after: None, limit };
+            loop {
+                let page = sealed.clips(&query).unwrap();
+                prop_assert_eq!(&page, &open.clips(&query).unwrap());
+                query.after = page.last().map(ClipRow::key);
+                if page.len() < limit {
+                    break;
+                }
+            }
+            let told = |index: &Embedded| index.coverage(devices, range).unwrap();
+            prop_assert_eq!(told(&sealed), told(&open));
+            let buckets = Buckets { from: at(from), bucket_us: 7_000_000, count: 40 };
+            let ranges = [range, later];
+            let counts = |index: &Embedded| index.clip_counts(devices, &ranges, buckets).unwrap();
+            prop_assert_eq!(counts(&sealed), counts(&open));
+            prop_assert_eq!(counts(&open), counted(&open, devices, &ranges, buckets));
+        }
+        for id in 0..60 {
+            prop_assert_eq!(sealed.clip(uuid(id)).unwrap(), open.clip(uuid(id)).unwrap());
+            for sha256 in [still(id), Sha256Hash::of(&[id as u8])] {
+                let has = |index: &Embedded| index.has_upload(uuid(id), &sha256).unwrap();
+                prop_assert_eq!(has(&sealed), has(&open));
+            }
+        }
+    }
+}
+
+/// The counts from the rows themselves.
+fn counted(index: &Embedded, devices: &[DeviceId], ranges: &[TimeRange], buckets: Buckets) -> Vec<u64> {
+    let (devices, order) = (devices.to_vec(), Order::Oldest);
+    let query = ClipQuery { devices, ranges: vec![ALL_TIME], order, after: None, limit: 10_000 };
+    let mut counts = vec![0; buckets.count];
+    for row in index.clips(&query).unwrap() {
+        let us = row.start.as_microsecond();
+        let bucket = (us - buckets.from.as_microsecond()).div_euclid(buckets.bucket_us);
+        if (0..buckets.count as i64).contains(&bucket)
+            && ranges.iter().any(|r| r.overlaps(row.start, row.start))
+        {
+            counts[bucket as usize] += 1;
+        }
+    }
+    counts
 }
 
 /// Events that are in the index, in the order of the journal.
@@ -276,17 +349,20 @@ fn clip_query(
 }
 
 fn check_clips(index: &Embedded, records: &[HubRecord], range: TimeRange, order: Order, limit: usize) {
-    let mut clips: BTreeMap<Uuid, (DeviceId, Time, Time)> = BTreeMap::new();
+    let mut clips: BTreeMap<Uuid, (DeviceId, Time, Time, SignedDuration)> = BTreeMap::new();
     for (_, event, received) in accepted(records) {
         let EventData::Clip(cut) = event.data else { continue };
         let (start, end, _) = place_in_time(cut.start, cut.end, None, &[], received);
-        clips.entry(cut.clip).or_insert((event.source.device.unwrap(), start, end));
+        let margin = SignedDuration::from_millis(event.clock.uncertainty_ms.unwrap_or(0) as i64);
+        clips.entry(cut.clip).or_insert((event.source.device.unwrap(), start, end, margin));
     }
     for n in 0..3 {
         let mut expected: Vec<ClipKey> = clips
             .iter()
-            .filter(|(_, (d, start, end))| *d == device(n) && range.overlaps(*start, *end))
-            .map(|(clip, (_, start, _))| ClipKey { start_us: start.as_microsecond(), clip: *clip })
+            .filter(|(_, (d, start, end, margin))| {
+                *d == device(n) && range.overlaps(*start - *margin, *end + *margin)
+            })
+            .map(|(clip, (_, start, ..))| ClipKey { start_us: start.as_microsecond(), clip: *clip })
             .collect();
         expected.sort();
         if order == Order::Newest {
@@ -305,7 +381,8 @@ fn check_clips(index: &Embedded, records: &[HubRecord], range: TimeRange, order:
     }
     for (clip, (d, ..)) in &clips {
         let row = index.clip(*clip).unwrap().unwrap();
-        let is_stored = records.iter().any(|r| matches!(r, HubRecord::Stored(f) if f.sha256 == row.sha256));
+        let is_file = |f: &StoredFile| f.clip == *clip && f.sha256 == row.sha256;
+        let is_stored = records.iter().any(|r| matches!(r, HubRecord::Stored(f) if is_file(f)));
         assert_eq!((&row.device, row.stored), (d, is_stored));
     }
 }
@@ -434,6 +511,7 @@ fn a_correction_that_names_its_spans_moves_those_and_no_other_of_the_same_times(
         one(seed(4, sequence, id), |e| {
             let EventData::Coverage(c) = &mut e.data else { panic!() };
             (c.span, c.state) = (uuid(id), SpanState::Recorded);
+            (c.start, c.upto) = (at(100), at(110));
         })
     };
     let clip_of = |run: u64, sequence: u64, id: u64| {
@@ -472,7 +550,7 @@ fn a_correction_that_names_its_spans_moves_those_and_no_other_of_the_same_times(
             records.splice(4..4, (0..RUN).map(|n| record(0, &seed(11, 100 + n, 100 + n), true)));
         }
         let (_world, _, index) = World::indexed(records);
-        let spans = index.coverage(&device(0), EVER).unwrap();
+        let spans = index.coverage(&[device(0)], EVER).unwrap().remove(0);
         let starts: Vec<_> = spans.iter().map(|s| (s.span, s.start, s.end)).collect();
         let first = (Some(uuid(20)), at(130), at(140));
         assert_eq!(starts[0], first);
@@ -493,14 +571,14 @@ fn a_later_report_of_a_span_replaces_an_earlier_one_in_any_order() {
     let report = |sequence: u64, upto: i64| {
         one(seed(4, sequence, 1), |e| {
             let EventData::Coverage(c) = &mut e.data else { panic!() };
-            c.upto = at(upto);
+            (c.start, c.upto) = (at(100), at(upto));
             e.id = uuid(sequence);
         })
     };
     for order in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
         let (_world, _, index) =
             World::indexed(order.iter().map(|&n| report(n, 100 + 100 * n as i64)).collect());
-        let spans = index.coverage(&device(0), EVER).unwrap();
+        let spans = index.coverage(&[device(0)], EVER).unwrap().remove(0);
         assert_eq!(spans.iter().map(|s| (s.start, s.end)).collect::<Vec<_>>(), [(at(100), at(400))]);
     }
 }
@@ -523,19 +601,30 @@ fn a_store_that_cannot_be_trusted_is_moved_aside() {
     assert_eq!((index.applied(), opened), (RUN, Opened::Continued), "the open run is applied again");
     assert!(matches!(index.apply(4, &[]), Err(CatalogError::Position { applied: RUN, from: 4 })));
     drop(index);
-    type Harm = fn(&World);
-    let harms: [(&str, u64, Harm); 5] = [
-        ("ahead of the journal", RUN - 1, |_| {}),
-        ("another version", all, |world| {
+    let day_file = |world: &World| {
+        let mut files = std::fs::read_dir(world.path("index").join("runs")).unwrap();
+        files.next().unwrap().unwrap().path()
+    };
+    type Harm<'a> = &'a dyn Fn(&World);
+    let harms: [(&str, u64, Harm); 7] = [
+        ("a file of blocks is gone", all, &|world| std::fs::remove_file(day_file(world)).unwrap()),
+        ("a directory of blocks is damaged", all, &|world| {
+            let mut bytes = std::fs::read(day_file(world)).unwrap();
+            let at = bytes.len() - 20;
+            bytes[at] ^= 1;
+            std::fs::write(day_file(world), bytes).unwrap();
+        }),
+        ("ahead of the journal", RUN - 1, &|_| {}),
+        ("another version", all, &|world| {
             world.open("index").tree.insert(version_key(), &[99]).map(drop).unwrap();
         }),
-        ("empty", all, |world| world.open("index").tree.clear().unwrap()),
-        ("a run is gone", all, |world| {
+        ("empty", all, &|world| world.open("index").tree.clear().unwrap()),
+        ("a run is gone", all, &|world| {
             let tree = &world.open("index").tree;
             let key = tree.scan_prefix([kind::RUN]).keys().next().unwrap().unwrap();
             tree.remove(key).map(drop).unwrap();
         }),
-        ("garbage", all, |world| {
+        ("garbage", all, &|world| {
             let file = world.path("index").join("db");
             let bytes = std::fs::metadata(&file).unwrap().len();
             std::fs::write(file, vec![0x5a; bytes as usize]).unwrap();
@@ -550,6 +639,23 @@ fn a_store_that_cannot_be_trusted_is_moved_aside() {
         drop(index);
         apply_all(&world);
     }
+}
+
+/// A block that can't be read is an error of the question that needs it, never a wrong answer.
+#[test]
+fn a_damaged_block_is_told() {
+    let records = (0..RUN).map(|n| record(n as usize, &seed(0, 1 + n, n), true)).collect();
+    let (world, _, index) = World::indexed(records);
+    let run = index.state().known.runs[0].clone();
+    let clips = &run.blocks.clips.blocks[0];
+    let path = world.path("index").join("runs").join(format!("{}.blocks", run.day));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[(run.offset + u64::from(clips.offset)) as usize + 30] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let error = index.clips(&clip_query(device(0), EVER, Order::Newest, None, 10)).unwrap_err();
+    let causes = format!("{error}: {:?}", std::error::Error::source(&error));
+    assert!(causes.contains("checksum"), "{causes}");
+    assert!(index.coverage(&[device(0)], EVER).is_ok());
 }
 
 #[test]

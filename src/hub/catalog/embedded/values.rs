@@ -1,15 +1,15 @@
 //! Values of the embedded index: one byte version, then postcard.
 //!
-//! Owns what is stored of clips, spans, epochs and what was refused. Blocks of events have a form of their
-//! own (`block.rs`).
+//! Owns what is stored of clips, spans, epochs and what was refused. Blocks have forms of their
+//! own (`block.rs`, `clip_block.rs`, `span_block.rs`, `id_block.rs`).
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::VERSION;
-use crate::hub::catalog::{Basis, CatalogError};
-use crate::model::{BoxId, ClockSource, DeviceId, Epoch, GapCause, SyncState, Time, Video};
+use crate::hub::catalog::{Basis, CatalogError, clock_as_placed};
+use crate::model::{BoxId, ClockQuality, ClockSource, DeviceId, Epoch, GapCause, SyncState, Time, Video};
 
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_extend(value, vec![VERSION]).expect("stored values have only types that postcard knows")
@@ -33,7 +33,7 @@ pub struct SourceValue {
     pub device: Option<DeviceId>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipValue {
     pub device: DeviceId,
     pub box_id: BoxId,
@@ -57,7 +57,7 @@ pub struct ClipValue {
     pub basis: Basis,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClockValue {
     pub source: ClockSource,
     pub sync: SyncState,
@@ -65,7 +65,7 @@ pub struct ClockValue {
     pub uncertainty_ms: Option<u64>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SpanValue {
     pub box_id: BoxId,
     pub received: Time,
@@ -83,8 +83,12 @@ pub struct SpanValue {
 
 #[derive(Serialize, Deserialize, Default, PartialEq, Clone, Copy)]
 pub struct DeviceValue {
+    /// Longest clip, with what its clock leaves open at both ends, and the longest of these margins.
     pub clip_us_max: i64,
+    pub clip_margin_us_max: i64,
     pub span_us_max: i64,
+    /// Clips of it are keys in the store: those that a correction or their arrival put elsewhere.
+    pub has_clip_keys: bool,
 }
 
 #[derive(Serialize, Deserialize, Default, Clone, Copy)]
@@ -109,24 +113,20 @@ pub struct RefusedValue {
     pub body_bytes: u64,
 }
 
-/// Where the blocks of one run lie. Times are microseconds behind the run's `time_min_us`.
+/// Where in the file of its day a run lies; its directory stands last.
 #[derive(Serialize, Deserialize)]
 pub struct RunValue {
     /// Position behind its last record.
     pub end: u64,
-    pub rows: u64,
-    pub time_min_us: i64,
-    pub time_max_us: i64,
-    pub by_time: Vec<BlockBounds>,
-    pub by_source: Vec<BlockBounds>,
+    pub offset: u64,
+    pub bytes: u64,
+    pub directory_bytes: u32,
 }
 
-/// What one block holds at least and at most.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockBounds {
-    pub time_min_us: u64,
-    pub time_max_us: u64,
-    /// Zero in the order by time, which does not keep the source.
-    pub source_min: u32,
-    pub source_max: u32,
+impl ClipValue {
+    /// How good its clock is, as far as the hub knows by now.
+    pub fn as_placed(&self) -> ClockQuality {
+        let ClockValue { source, sync, offset_ms, uncertainty_ms } = self.clock;
+        clock_as_placed(ClockQuality { source, sync, offset_ms, uncertainty_ms }, self.basis)
+    }
 }

@@ -61,6 +61,11 @@ impl<'a> View<'a> {
 
     /// The entries within `bounds` in `order`.
     pub fn scan(&self, bounds: Bounds, order: Order) -> Merged<'a> {
+        self.scan_or_memory(bounds, order, true)
+    }
+
+    /// As [`View::scan`]; without `stored` only of what is not in the tree yet.
+    pub fn scan_or_memory(&self, bounds: Bounds, order: Order, stored: bool) -> Merged<'a> {
         if is_empty(&bounds) {
             let nothing = Box::new(std::iter::empty()) as Box<dyn Iterator<Item = Entry>>;
             let writes = Box::new(std::iter::empty()) as Box<dyn Iterator<Item = _>>;
@@ -71,7 +76,8 @@ impl<'a> View<'a> {
             let range = layer.range::<Vec<u8>, Bounds>(bounds.clone());
             writes.extend(range.map(|(key, write)| (key.as_slice(), write.as_deref())));
         }
-        let stored = self.tree.range(bounds).map(|item| {
+        let tree = stored.then(|| self.tree.range(bounds));
+        let stored = tree.into_iter().flatten().map(|item| {
             let (key, value) = item.map_err(engine("read"))?;
             Ok((key.to_vec(), value.to_vec()))
         });

@@ -9,15 +9,24 @@ use std::sync::RwLock;
 use uuid::Uuid;
 
 use super::block::{Row, kind_code};
-use super::keys::{Key, clip_key, epoch_key, kind, stored_key};
+use super::clip_block::ClipEntry;
+use super::day_files::DayFiles;
+use super::keys::{
+    Key, as_recorded_key, clip_id_key, clip_key, epoch_key, kind, moved_key, span_id_key, stored_key,
+};
+use super::packed::{Moved, Packed};
 use super::sources::Sources;
+use super::span_block::SpanEntry;
 use super::state::{EpochPlace, State};
 use super::values::{ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, SpanValue, encode};
 use super::view::{Layer, View};
-use super::{CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
+use super::{Basis, CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
+use crate::hub::catalog::uncertain_us;
 use crate::hub::truth::{Arrived, HubRecord};
 use crate::limits::INDEX_CORRECTIONS_MAX;
-use crate::model::{BoxId, ClipCut, ClockCorrection, Coverage, DeviceId, Epoch, Event, EventData, Time};
+use crate::model::{
+    BoxId, ClipCut, ClockCorrection, Coverage, DeviceId, Epoch, Event, EventData, Sha256Hash, Time,
+};
 use crate::wire;
 
 /// Bytes of a refused body that the index shows; the journal has the rest.
@@ -28,6 +37,7 @@ const REFUSED_DETAIL_CHARS: usize = 1000;
 /// Changes of some records, which read what the earlier ones of them change.
 pub struct Pending<'a> {
     tree: &'a sled::Tree,
+    files: &'a DayFiles,
     state: &'a State,
     sources: &'a RwLock<Sources>,
     pub changes: Changes,
@@ -40,12 +50,23 @@ pub struct Changes {
     pub bytes: usize,
     pub rows: Vec<Row>,
     pub epochs: HashMap<EpochPlace, EpochValue>,
+    pub devices: HashMap<DeviceId, DeviceValue>,
+    /// Clips and spans that stay keys.
+    pub replaced: Vec<(u8, Uuid)>,
+    /// Those of them that lie in a closed run.
+    pub moved: Vec<Moved>,
+    pub corrected: Vec<BoxId>,
     pub latest: Option<Time>,
 }
 
 impl<'a> Pending<'a> {
-    pub fn new(tree: &'a sled::Tree, state: &'a State, sources: &'a RwLock<Sources>) -> Self {
-        Self { tree, state, sources, changes: Changes::default() }
+    pub fn new(
+        tree: &'a sled::Tree,
+        files: &'a DayFiles,
+        state: &'a State,
+        sources: &'a RwLock<Sources>,
+    ) -> Self {
+        Self { tree, files, state, sources, changes: Changes::default() }
     }
 
     pub fn record(&mut self, position: u64, record: &HubRecord) -> Result<(), CatalogError> {
@@ -67,10 +88,7 @@ impl<'a> Pending<'a> {
                 ),
             HubRecord::Stored(file) => {
                 self.arrived(file.received);
-                let key = stored_key(&file.sha256);
-                if !self.view().has(&key)? {
-                    self.put(key, file);
-                }
+                self.put(stored_key(file.clip, &file.sha256), &());
                 self.seen(&file.box_id, file.received)
             }
         }
@@ -78,6 +96,11 @@ impl<'a> Pending<'a> {
 
     fn view(&self) -> View<'_> {
         View { tree: self.tree, layers: [&self.changes.writes, &self.state.writes] }
+    }
+
+    fn packed(&self) -> Packed<'a> {
+        let known = &self.state.known;
+        Packed { files: self.files, runs: &known.runs, moved: &known.moved }
     }
 
     fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, value: &T) {
@@ -204,16 +227,14 @@ impl<'a> Pending<'a> {
         received: Time,
         cut: &ClipCut,
     ) -> Result<(), CatalogError> {
-        if self.view().has(&Key::new(kind::CLIP_BY_ID).uuid(cut.clip).0)? {
+        if self.view().has(&clip_id_key(cut.clip))? || self.is_packed(cut.clip)? {
             return Ok(());
         }
         let box_id = event.source.box_id.clone();
         let corrections = self.corrections_for(&box_id, cut.run)?;
         let (placed_start, placed_end, basis) =
             place_in_time(cut.start, cut.end, Some(device), &corrections, received);
-        let recorded =
-            Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(cut.start.as_microsecond());
-        self.put(recorded.uuid(cut.clip).0, &());
+        self.put(as_recorded_key(&box_id, cut.start, cut.clip), &());
         let value = ClipValue {
             device: device.clone(),
             box_id,
@@ -244,29 +265,42 @@ impl<'a> Pending<'a> {
         self.put_clip(cut.clip, &value)
     }
 
+    /// A closed run holds it.
+    fn is_packed(&self, clip: Uuid) -> Result<bool, CatalogError> {
+        let sources = unlocked(self.sources.read());
+        Ok(self.packed().clip_even_if_moved(clip, &sources)?.is_some())
+    }
+
     fn put_clip(&mut self, clip: Uuid, value: &ClipValue) -> Result<(), CatalogError> {
         let start_us = value.placed_start.as_microsecond();
-        let length_us = value.placed_end.as_microsecond() - start_us;
-        self.device(&value.device, |d| d.clip_us_max = d.clip_us_max.max(length_us + 1))?;
+        let margin_us = uncertain_us(value.as_placed().uncertainty_ms);
+        let length_us = value.placed_end.as_microsecond() - start_us + margin_us;
+        let stays_key = value.basis != Basis::Recorded || self.changes.replaced.contains(&(kind::CLIP, clip));
+        self.device(&value.device, |d| {
+            d.clip_us_max = d.clip_us_max.max(length_us + 1);
+            d.clip_margin_us_max = d.clip_margin_us_max.max(margin_us);
+            d.has_clip_keys |= stays_key;
+        });
         let key = clip_key(&value.device, ClipKey { start_us, clip });
-        self.put(Key::new(kind::CLIP_BY_ID).uuid(clip).0, &key);
+        self.put(clip_id_key(clip), &key);
         self.put(key, value);
         Ok(())
     }
 
-    fn device(
-        &mut self,
-        device: &DeviceId,
-        change: impl FnOnce(&mut DeviceValue),
-    ) -> Result<(), CatalogError> {
-        let key = Key::new(kind::DEVICE).text(device.as_str()).0;
-        let known: DeviceValue = self.view().get(&key)?.unwrap_or_default();
+    fn device(&mut self, device: &DeviceId, change: impl FnOnce(&mut DeviceValue)) {
+        let known = self.changes.devices.get(device).copied().unwrap_or_else(|| self.state.device(device));
         let mut value = known;
         change(&mut value);
         if value != known {
-            self.put(key, &value);
+            self.changes.devices.insert(device.clone(), value);
         }
-        Ok(())
+    }
+
+    /// From here on a key says more of this clip or span of a closed run.
+    fn moved(&mut self, moved: Moved) {
+        self.put(moved_key(moved), &());
+        self.changes.moved.push(moved);
+        self.changes.replaced.push((moved.0, moved.2));
     }
 
     /// Keeps the correction and places anew the clips that were recorded in its span.
@@ -277,6 +311,7 @@ impl<'a> Pending<'a> {
         correction: Correction,
     ) -> Result<(), CatalogError> {
         self.put(Key::new(kind::CORRECTION).text(box_id.as_str()).number(position).0, &correction);
+        self.changes.corrected.push(box_id.clone());
         self.place_clips_anew(box_id, correction.from, correction.upto, |_| true)
     }
 
@@ -289,16 +324,29 @@ impl<'a> Pending<'a> {
         spans: &[Uuid],
     ) -> Result<(), CatalogError> {
         let by = (correction.correction_ms, correction.uncertainty_ms);
+        self.changes.corrected.push(box_id.clone());
+        let packed = self.packed_spans(Some(box_id), device, correction.from, correction.upto)?;
         for &span in spans {
             self.put(span_correction_key(box_id, span), &by);
-            let by_id = Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(span).0;
-            let Some(old_key) = self.view().get::<Vec<u8>>(&by_id)? else { continue };
-            let Some(mut value) = self.view().get::<SpanValue>(&old_key)? else { continue };
-            if value.box_id == *box_id {
-                value.correction = Some(by);
-                self.remove(old_key);
-                self.put_span(device, span, &value)?;
-            }
+            let by_id = span_id_key(device, span);
+            let mut value = match self.view().get::<Vec<u8>>(&by_id)? {
+                Some(old_key) => {
+                    let Some(value) = self.view().get::<SpanValue>(&old_key)? else { continue };
+                    if value.box_id != *box_id {
+                        continue;
+                    }
+                    self.remove(old_key);
+                    self.changes.replaced.push((kind::SPAN, span));
+                    value
+                }
+                None => {
+                    let Some(entry) = packed.iter().find(|entry| entry.span == span) else { continue };
+                    self.moved((kind::SPAN, entry.source, span));
+                    entry.value.clone()
+                }
+            };
+            value.correction = Some(by);
+            self.put_span(device, span, &value)?;
         }
         let named: BTreeSet<&Uuid> = spans.iter().collect();
         self.place_clips_anew(box_id, correction.from, correction.upto, |clip| named.contains(&clip.run))
@@ -312,25 +360,70 @@ impl<'a> Pending<'a> {
         upto: Time,
         is_meant: impl Fn(&ClipValue) -> bool,
     ) -> Result<(), CatalogError> {
-        let recorded = |us: i64| Key::new(kind::CLIP_AS_RECORDED).text(box_id.as_str()).time(us);
-        let low = recorded(from.as_microsecond()).uuid(Uuid::nil()).0;
-        let high = recorded(upto.as_microsecond()).uuid(Uuid::max()).0;
+        for clip in self.packed_clips(box_id, from, upto)? {
+            let is_packed = !self.view().has(&clip_id_key(clip.clip))?;
+            if is_packed && is_meant(&clip.value) {
+                let placed = self.placed_anew(box_id, clip.value.clone())?;
+                if placed != clip.value {
+                    self.moved((kind::CLIP, clip.source, clip.clip));
+                    self.put_uploads_again(&clip);
+                    self.put(as_recorded_key(box_id, placed.start, clip.clip), &());
+                    self.put_clip(clip.clip, &placed)?;
+                }
+            }
+        }
+        let low = as_recorded_key(box_id, from, Uuid::nil());
+        let high = as_recorded_key(box_id, upto, Uuid::max());
         for key in self.keys(low, high)? {
             let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
-            let Some(old_key) = self.view().get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else {
-                continue;
-            };
-            let Some(mut value) = self.view().get::<ClipValue>(&old_key)? else { continue };
+            let Some(old_key) = self.view().get::<Vec<u8>>(&clip_id_key(clip))? else { continue };
+            let Some(value) = self.view().get::<ClipValue>(&old_key)? else { continue };
             if !is_meant(&value) {
                 continue;
             }
-            let corrections = self.corrections_for(box_id, value.run)?;
-            (value.placed_start, value.placed_end, value.basis) =
-                place_in_time(value.start, value.end, Some(&value.device), &corrections, value.received);
+            let placed = self.placed_anew(box_id, value)?;
             self.remove(old_key);
-            self.put_clip(clip, &value)?;
+            self.changes.replaced.push((kind::CLIP, clip));
+            self.put_clip(clip, &placed)?;
         }
         Ok(())
+    }
+
+    /// What the block told of the clip's files.
+    fn put_uploads_again(&mut self, entry: &ClipEntry) {
+        if entry.stored {
+            self.put(stored_key(entry.clip, &Sha256Hash(entry.value.sha256)), &());
+        }
+        if let Some((sha256, ..)) = entry.value.thumbnail.filter(|_| entry.thumbnail_stored) {
+            self.put(stored_key(entry.clip, &Sha256Hash(sha256)), &());
+        }
+    }
+
+    fn placed_anew(&self, box_id: &BoxId, mut value: ClipValue) -> Result<ClipValue, CatalogError> {
+        let corrections = self.corrections_for(box_id, value.run)?;
+        (value.placed_start, value.placed_end, value.basis) =
+            place_in_time(value.start, value.end, Some(&value.device), &corrections, value.received);
+        Ok(value)
+    }
+
+    /// Clips of closed runs that a box recorded in a span of its clock.
+    fn packed_clips(&self, box_id: &BoxId, from: Time, upto: Time) -> Result<Vec<ClipEntry>, CatalogError> {
+        let sources = unlocked(self.sources.read());
+        let of = sources.devices_of(box_id);
+        self.packed().clips_begun(&of, from.as_microsecond(), upto.as_microsecond(), &sources)
+    }
+
+    /// Spans of closed runs that a box, or any, told of a camera.
+    fn packed_spans(
+        &self,
+        box_id: Option<&BoxId>,
+        device: &DeviceId,
+        from: Time,
+        upto: Time,
+    ) -> Result<Vec<SpanEntry>, CatalogError> {
+        let sources = unlocked(self.sources.read());
+        let of = sources.asked(box_id, Some(device));
+        self.packed().spans_within(&of, from.as_microsecond(), upto.as_microsecond(), &sources)
     }
 
     fn span(
@@ -340,7 +433,7 @@ impl<'a> Pending<'a> {
         received: Time,
         coverage: &Coverage,
     ) -> Result<(), CatalogError> {
-        let by_id = Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(coverage.span).0;
+        let by_id = span_id_key(device, coverage.span);
         let box_id = event.source.box_id.clone();
         if let Some(old_key) = self.view().get::<Vec<u8>>(&by_id)? {
             if let Some(old) = self.view().get::<SpanValue>(&old_key)?
@@ -349,6 +442,15 @@ impl<'a> Pending<'a> {
                 return Ok(());
             }
             self.remove(old_key);
+        } else {
+            // All reports of a span begin at the same time.
+            let packed = self.packed_spans(None, device, coverage.start, coverage.start)?;
+            if let Some(old) = packed.iter().find(|entry| entry.span == coverage.span) {
+                if !is_later(event, coverage, &old.value) {
+                    return Ok(());
+                }
+                self.moved((kind::SPAN, old.source, coverage.span));
+            }
         }
         let correction = self.view().get(&span_correction_key(&box_id, coverage.span))?;
         let value = SpanValue {
@@ -371,15 +473,18 @@ impl<'a> Pending<'a> {
         let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
         let (start, upto, _) = place_in_time(value.start, value.upto, Some(device), &own, value.received);
         let length_us = upto.as_microsecond() - start.as_microsecond();
-        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1))?;
+        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1));
         let key = Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(span).0;
-        self.put(Key::new(kind::SPAN_BY_ID).text(device.as_str()).uuid(span).0, &key);
+        self.put(span_id_key(device, span), &key);
         self.put(key, value);
         Ok(())
     }
 
     /// What corrects the times of a run: what was said of it, else what was said of its box.
     fn corrections_for(&self, box_id: &BoxId, run: Uuid) -> Result<Vec<Correction>, CatalogError> {
+        if !self.state.known.corrected.contains(box_id) && !self.changes.corrected.contains(box_id) {
+            return Ok(Vec::new());
+        }
         match self.view().get(&span_correction_key(box_id, run))? {
             Some(by) => Ok(vec![of_span(by)]),
             None => corrections(self.view(), box_id),

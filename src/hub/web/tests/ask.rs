@@ -95,8 +95,8 @@ async fn what_is_understood_and_suggested_is_told_before_a_search() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_tells_its_view_its_lamps_and_what_lies_on_the_box() {
     let hub = Hub::start().await;
-    hub.say_clip("cam-01", "box-01", 1, 600, b"here");
-    hub.store(b"here").await;
+    let clip = hub.say_clip("cam-01", "box-01", 1, 600, b"here");
+    hub.store(clip, b"here").await;
     hub.say_coverage("cam-01", 2, SpanState::Recorded, 1800, 300, false);
     let mut lamp = Lamp::new(2, LampReason::Change, true, 7.0, 1600.0);
     hub.say("lamp-01", "box-lamp", 1, EventData::Lamp(lamp.clone()));

@@ -1,0 +1,168 @@
+//! The end of a run: what will not change is packed into blocks, what may still change stays keys.
+//!
+//! Owns which is which. Packed are the rows of events, clips that stand where they were recorded, spans that their box
+//! ended, and uploads. Pure but for reading what is given: the bytes depend on the records alone.
+
+use std::collections::{HashMap, HashSet};
+
+use uuid::Uuid;
+
+use super::block::{self, Arrangement};
+use super::clip_block::{self, BLOCK_CLIPS, ClipEntry};
+use super::day_files::append_piece;
+use super::directory::{self, BlockBounds, Run, RunBlocks, Section};
+use super::id_block::{self, IdRow};
+use super::keys::{as_recorded_key, clip_id_key, device_of, kind, span_id_key};
+use super::packed::hash_beginning;
+use super::sources::Sources;
+use super::span_block::{self, BLOCK_SPANS, SpanEntry};
+use super::state::State;
+use super::values::{ClipValue, SpanValue, decode};
+use super::view::Layer;
+use super::{Basis, CatalogError, engine};
+use crate::model::Sha256Hash;
+
+/// A run that ended.
+pub struct Sealed {
+    pub run: Run,
+    /// What belongs into the file of its day, at the run's offset.
+    pub bytes: Vec<u8>,
+    pub directory_bytes: u32,
+    /// Keys that change in the store.
+    pub writes: Layer,
+}
+
+/// Packs the open run. `offset` is the end of what the file of its day holds.
+pub fn seal(state: &State, sources: &Sources, day: u32, offset: u64) -> Result<Sealed, CatalogError> {
+    let mut packing = Packing::of(state, sources)?;
+    let mut bytes = Vec::new();
+    let blocks = packing.blocks(state, &mut bytes).map_err(engine("compressed"))?;
+    let directory_bytes = append_piece(&mut bytes, &directory::encode(&blocks));
+    let offset_end = offset + bytes.len() as u64;
+    let run = Run { day, start: state.start, end: state.next, offset, offset_end, blocks };
+    Ok(Sealed { run, bytes, directory_bytes, writes: packing.writes })
+}
+
+struct Packing {
+    clips: Vec<ClipEntry>,
+    spans: Vec<SpanEntry>,
+    /// Files that came: the clip, and the beginning of the hash.
+    uploads: Vec<(Uuid, u64)>,
+    writes: Layer,
+}
+
+impl Packing {
+    fn of(state: &State, sources: &Sources) -> Result<Self, CatalogError> {
+        let (clips, spans) = (Vec::new(), Vec::new());
+        let mut packing = Self { clips, spans, uploads: Vec::new(), writes: Layer::new() };
+        let mut packed: HashSet<Vec<u8>> = HashSet::new();
+        for (key, value) in of_kind(state, kind::CLIP) {
+            let Some(value) = value else { continue };
+            let value: ClipValue = decode(key, value)?;
+            let clip = id_of(key);
+            let source = source_of(sources, &value.box_id, &value.device)?;
+            if value.basis == Basis::Recorded && !state.stays_key((kind::CLIP, source, clip)) {
+                let of_clip =
+                    [key.clone(), clip_id_key(clip), as_recorded_key(&value.box_id, value.start, clip)];
+                packed.extend(of_clip);
+                packing.clips.push(ClipEntry { source, clip, value, stored: false, thumbnail_stored: false });
+            }
+        }
+        for (key, value) in of_kind(state, kind::SPAN) {
+            let Some(value) = value else { continue };
+            let value: SpanValue = decode(key, value)?;
+            let span = id_of(key);
+            let device = device_of(key)?;
+            let source = source_of(sources, &value.box_id, &device)?;
+            if !value.open && value.correction.is_none() && !state.stays_key((kind::SPAN, source, span)) {
+                packed.extend([key.clone(), span_id_key(&device, span)]);
+                packing.spans.push(SpanEntry { source, span, value });
+            }
+        }
+        for (key, value) in &state.writes {
+            match key[0] {
+                kind::STORED => packing.uploads.push(upload_of(key)),
+                // An earlier report of the span may be in the store.
+                kind::SPAN | kind::SPAN_BY_ID if packed.contains(key) => {
+                    packing.writes.insert(key.clone(), None);
+                }
+                _ if packed.contains(key) => {}
+                _ => drop(packing.writes.insert(key.clone(), value.clone())),
+            }
+        }
+        packing.clips.sort_by_key(|c| (c.source, c.start_us(), c.clip));
+        packing.spans.sort_by_key(|s| (s.source, s.value.start, s.span));
+        packing.mark_uploads();
+        Ok(packing)
+    }
+
+    /// What came for a clip of this run is told by the clip; the rest keeps a row of its own.
+    fn mark_uploads(&mut self) {
+        let by_id: HashMap<Uuid, usize> = self.clips.iter().enumerate().map(|(n, c)| (c.clip, n)).collect();
+        let clips = &mut self.clips;
+        self.uploads.retain(|(clip, beginning)| {
+            let Some(entry) = by_id.get(clip).map(|&n| &mut clips[n]) else { return true };
+            let is_video = hash_beginning(&Sha256Hash(entry.value.sha256)) == *beginning;
+            let still =
+                entry.value.thumbnail.as_ref().map(|(sha256, ..)| hash_beginning(&Sha256Hash(*sha256)));
+            entry.stored |= is_video;
+            entry.thumbnail_stored |= still == Some(*beginning);
+            !is_video && still != Some(*beginning)
+        });
+    }
+
+    fn blocks(&mut self, state: &State, out: &mut Vec<u8>) -> std::io::Result<RunBlocks> {
+        let mut rows = state.rows.clone();
+        let by_time = block::blocks(&mut rows, Arrangement::ByTime)?;
+        let by_source = block::blocks(&mut rows, Arrangement::BySource)?;
+        let clips =
+            self.clips.chunks(BLOCK_CLIPS).map(clip_block::write).collect::<std::io::Result<Vec<_>>>()?;
+        let spans =
+            self.spans.chunks(BLOCK_SPANS).map(span_block::write).collect::<std::io::Result<Vec<_>>>()?;
+        let mut ids: Vec<IdRow> = (0..).zip(&self.clips).map(|(n, c)| IdRow::new(c.clip, n)).collect();
+        let mut uploads: Vec<IdRow> = self.uploads.iter().map(|&(clip, of)| IdRow::new(clip, of)).collect();
+        Ok(RunBlocks {
+            events_by_time: section(by_time, out),
+            events_by_source: section(by_source, out),
+            clips: section(clips, out),
+            spans: section(spans, out),
+            clip_ids: section(id_block::blocks(&mut ids), out),
+            uploads: section(id_block::blocks(&mut uploads), out),
+        })
+    }
+}
+
+fn section(blocks: Vec<(BlockBounds, Vec<u8>)>, out: &mut Vec<u8>) -> Section {
+    let mut section = Section::default();
+    for (bounds, content) in blocks {
+        let offset = out.len() as u32;
+        let bytes = append_piece(out, &content);
+        section.push(BlockBounds { offset, bytes, ..bounds });
+    }
+    section
+}
+
+fn of_kind(state: &State, kind: u8) -> impl Iterator<Item = (&Vec<u8>, Option<&Vec<u8>>)> {
+    state.writes.range(vec![kind]..vec![kind + 1]).map(|(key, value)| (key, value.as_ref()))
+}
+
+/// The id at the end of a key.
+fn id_of(key: &[u8]) -> Uuid {
+    key.last_chunk().map_or(Uuid::nil(), |bytes| Uuid::from_bytes(*bytes))
+}
+
+/// Clip and beginning of the hash, from the key of an upload.
+fn upload_of(key: &[u8]) -> (Uuid, u64) {
+    let (id, beginning) = key[1..].split_at(16);
+    (Uuid::from_slice(id).unwrap_or_default(), super::keys::last_number(beginning))
+}
+
+fn source_of(
+    sources: &Sources,
+    box_id: &crate::model::BoxId,
+    device: &crate::model::DeviceId,
+) -> Result<u32, CatalogError> {
+    let missing =
+        || super::values::corrupt(device.as_str().as_bytes(), format!("{box_id} has no number for it"));
+    sources.get(box_id, Some(device)).ok_or_else(missing)
+}

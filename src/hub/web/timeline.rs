@@ -1,0 +1,64 @@
+//! Counts per bucket of time, for sliders and charts.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Deserialize;
+use serde_json::json;
+use utoipa::IntoParams;
+
+use super::api::{Answered, App, Looker, query};
+use super::{Problem, blocking};
+use crate::hub::access::Action;
+use crate::hub::search::question::{Asked, Question};
+use crate::hub::search::timeline::{CoverageTimeline, Timeline};
+use crate::model::Time;
+
+/// Beside the question.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct BucketQuery {
+    /// Length of a bucket, seconds; without it some two hundred fill the time.
+    bucket_s: Option<u32>,
+}
+
+/// How many clips begin when. Takes a question as `/clips` does.
+#[utoipa::path(get, path = "/api/v1/timeline", params(Asked, BucketQuery),
+    responses((status = 200, body = Timeline), (status = 400, body = Problem), (status = 503, body = Problem)))]
+pub async fn timeline(State(web): App, looker: Looker, uri: Uri) -> Answered<Timeline> {
+    let (asked, bucket_s) = asked(&uri)?;
+    let atlas = web.atlas().await;
+    let question = Question::understand(&asked, &atlas, Time::now())?;
+    let mut subject = question.subject();
+    subject["form"] = json!("timeline");
+    let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
+    Ok(Json(blocking(move || web.search().timeline(&pass, &question, &atlas, bucket_s)).await?))
+}
+
+/// How much each camera recorded when. Takes a question as `/clips` does.
+#[utoipa::path(get, path = "/api/v1/coverage", params(Asked, BucketQuery),
+    responses((status = 200, body = CoverageTimeline), (status = 400, body = Problem),
+        (status = 503, body = Problem)))]
+pub async fn coverage(State(web): App, looker: Looker, uri: Uri) -> Answered<CoverageTimeline> {
+    let (asked, bucket_s) = asked(&uri)?;
+    let (now, atlas) = (Time::now(), web.atlas().await);
+    let question = Question::understand(&asked, &atlas, now)?;
+    let mut subject = question.subject();
+    subject["form"] = json!("coverage");
+    let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
+    let told = blocking(move || web.search().coverage_timeline(&pass, &question, &atlas, bucket_s, now));
+    Ok(Json(told.await?))
+}
+
+/// The question, and beside it the length of a bucket.
+fn asked(uri: &Uri) -> Result<(Asked, Option<u32>), Problem> {
+    let of_bucket = |pair: &&str| pair.starts_with("bucket_s=");
+    let pairs = || uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let part = |pairs: Vec<&str>| {
+        let uri = format!("/?{}", pairs.join("&")).parse::<Uri>();
+        uri.map_err(|_| Problem::bad_request("query: it can't be read"))
+    };
+    let bucket: BucketQuery = query(&part(pairs().filter(of_bucket).collect())?)?;
+    let question = query(&part(pairs().filter(|pair| !of_bucket(pair)).collect())?)?;
+    Ok((question, bucket.bucket_s))
+}

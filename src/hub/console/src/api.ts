@@ -181,7 +181,7 @@ export interface Line {
   clip?: Clip;
   coverage?: Coverage;
   end?: { next: string | null };
-  problem?: { title?: string; detail?: string; status?: number };
+  error?: { title?: string; detail?: string; status?: number };
 }
 export interface Bucket {
   start: string;
@@ -243,6 +243,8 @@ export function purposeHeader(purpose: string): string {
 const ANSWER_TIMEOUT_MS = 30_000;
 /** Longer questions (a drawn polygon, a street) go as a body. */
 const QUERY_CHARS_MAX = 1500;
+/** What servers take in an address. */
+const ADDRESS_CHARS_MAX = 7000;
 
 interface Ask {
   purpose: string;
@@ -328,7 +330,7 @@ export async function streamClips(question: Question, purpose: string, signal: A
       timer = setTimeout(() => idle.abort(new DOMException('', 'TimeoutError')), ANSWER_TIMEOUT_MS);
       const { lines, left } = splitLines(rest + (value ?? ''), done);
       rest = left;
-      const failed = lines.find((line) => line.problem)?.problem;
+      const failed = lines.find((line) => line.error)?.error;
       ended ||= lines.some((line) => line.end);
       if (lines.length) on(lines);
       if (failed) throw new HubError('problem', failed.status ?? 500, failed.title ?? '', failed.detail ?? '');
@@ -354,10 +356,10 @@ export function splitLines(text: string, done: boolean): { lines: Line[]; left: 
 /** How many clips in each piece of the asked time; nothing where this hub does not count. */
 export async function fetchTimeline(question: Question, purpose: string, signal: AbortSignal): Promise<{ bucket_s: number; buckets: Bucket[] } | undefined> {
   const { order: _order, limit: _limit, page: _page, ...counted } = question;
-  const query = queryOf(counted);
-  const long = query.toString().length > QUERY_CHARS_MAX;
+  const query = queryOf(counted).toString();
+  if (query.length > ADDRESS_CHARS_MAX) return undefined;
   try {
-    return await get(long ? '/api/v1/timeline' : `/api/v1/timeline?${query}`, purpose, signal, long ? counted : undefined);
+    return await get(`/api/v1/timeline?${query}`, purpose, signal);
   } catch {
     return undefined;
   }

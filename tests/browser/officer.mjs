@@ -169,6 +169,11 @@ async function walk(browser, subject, size, lang) {
   must((await page.locator('.track').count()) >= answer.coverage.length, 'the timeline does not show every camera');
 
   // A clip with video plays: the longest in sight, so that a slow machine is not at its end before we look.
+  const [playable, rest] = [page.locator('[data-clip][data-video]').first(), page.locator('.rest')];
+  await playable.or(rest.first()).first().waitFor();
+  // A busy box uploads late: then the newest clips are without video, and the older ones are behind a button.
+  while (!(await playable.count()) && (await rest.count())) await rest.first().click();
+  await playable.waitFor();
   const inSight = await page.locator('[data-clip][data-video]').evaluateAll((cards) => cards.map((c) => c.dataset.clip));
   const length = (c) => Date.parse(c.end) - Date.parse(c.start);
   const id = answer.clips.filter((c) => inSight.includes(c.id)).sort((a, b) => length(b) - length(a))[0]?.id ?? inSight[0];
@@ -236,12 +241,11 @@ const WORDS = {
   en: { hours: 'last 4 hours', nights: 'each night 22-04 last week' },
 };
 
-/** The answer of the hub, whether it came at once or line by line. */
+/** What the hub answers to the page's question; the browser does not keep the body of a stream. */
 async function read(response) {
-  const text = await response.text();
-  if (!(response.headers()['content-type'] ?? '').includes('ndjson')) return JSON.parse(text);
-  const lines = text.split('\n').filter(Boolean).map((line) => JSON.parse(line));
-  return { clips: lines.flatMap((l) => l.clip ?? []), coverage: lines.flatMap((l) => l.coverage ?? []), next: lines.find((l) => l.end)?.end.next ?? null };
+  const again = await fetch(response.url(), { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(WAIT_MS) });
+  must(again.ok, `${response.url()} answered ${again.status}`);
+  return again.json();
 }
 
 /** Zoom, snapshot, a repeated span, and what comes after the clip's end. */

@@ -17,13 +17,14 @@ export function clipsOf(clips: Clip[], device: string): Clip[] {
   return clips.filter((c) => c.device.id === device).sort((a, b) => ms(a.start) - ms(b.start));
 }
 
-/** Where clips overlap, the one that began last: it is the one that goes on. */
-export function clipAt(clips: Clip[], at: number): Clip | undefined {
-  return clips.filter((clip) => within(clip, at)).pop();
+/** Where clips overlap (a clock was set), the one that is open already, else the one that began last: it goes on. */
+export function clipAt(clips: Clip[], at: number, open?: string): Clip | undefined {
+  const covering = clips.filter((clip) => within(clip, at));
+  return covering.find((clip) => clip.id === open) ?? covering.pop();
 }
 
-export function momentOf(clips: Clip[], coverage: Coverage | undefined, at: number): Moment {
-  const clip = clipAt(clips, at);
+export function momentOf(clips: Clip[], coverage: Coverage | undefined, at: number, open?: string): Moment {
+  const clip = clipAt(clips, at, open);
   if (clip) return { kind: 'clip', clip };
   const span = coverage?.spans.find((s) => within(s, at));
   if (!span) return { kind: 'unknown' };

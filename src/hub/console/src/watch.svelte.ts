@@ -113,10 +113,16 @@ class Watch {
     this.align();
   }
 
+  /** The moment in the picture; a film that is still loading has none of its own. */
+  private get shown(): number {
+    const lead = this.lead;
+    return lead && lead.video.readyState > 0 && !lead.video.seeking ? filmTime(lead) : this.at;
+  }
+
   /** Back by a little, first to the clip's beginning, from there into the clip before. */
   back(): void {
     const lead = this.lead;
-    const from = lead ? filmTime(lead) : this.at;
+    const from = this.shown;
     const to = from - JUMP_S * 1000;
     const start = lead ? Date.parse(lead.clip.start) : undefined;
     if (this.clips.some((clips) => playable(clipAt(clips, to)))) return this.seek(to);
@@ -129,8 +135,7 @@ class Watch {
   /** One frame, or so many seconds; into the neighbouring clip where this one ends. */
   step(seconds: number): void {
     this.pause();
-    const lead = this.lead;
-    const from = lead ? filmTime(lead) : this.at;
+    const from = this.shown;
     const at = from + seconds * 1000;
     const covered = this.clips.some((clips) => playable(clipAt(clips, at)));
     if (covered) return this.seek(at);
@@ -245,7 +250,7 @@ class Watch {
 
   /** The open clip follows the clock, so that the facts beside the picture are those of the picture. */
   keepOpen(): void {
-    const clip = this.clips[0] && clipAt(this.clips[0], this.at);
+    const clip = this.clips[0] && clipAt(this.clips[0], this.at, app.open?.id);
     if (!clip || clip.id === app.open?.id) return;
     this.following = clip.id;
     app.openClip(clip);

@@ -59,6 +59,7 @@ test('lines of a stream are read whole', () => {
 test('playing goes from clip to clip and says why there is nothing between', () => {
   const clips = [clip('a', '14:00:00', '14:00:10'), clip('b', '14:00:08', '14:00:20'), clip('c', '14:05:00', '14:05:10', false), clip('d', '14:09:00', '14:09:10')];
   assert.equal(clipAt(clips, at('14:00:09'))?.id, 'b');
+  assert.equal(clipAt(clips, at('14:00:09'), 'a')?.id, 'a', 'what is open stays open');
   assert.equal(clipAt(clips, at('14:00:20')), undefined);
   assert.equal(nextStart([clips], at('14:00:20')), at('14:09:00'), 'what lies on the box cannot be played');
   assert.equal(previousEnd([clips], at('14:08:00')), at('14:00:20'));

@@ -377,6 +377,7 @@ fn hub_config(dir: &Path, port: u16) -> HubConfig {
     HubConfig {
         data_dir: file("hub"),
         registry: file("ward.toml"),
+        base_map: None,
         officers: OfficersConfig { listen: loopback(port) },
         boxes: BoxesConfig {
             listen: loopback(0),

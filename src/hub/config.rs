@@ -17,6 +17,9 @@ pub struct HubConfig {
     pub data_dir: PathBuf,
     /// The registry of areas, sites and devices (TOML).
     pub registry: PathBuf,
+    /// The console's base map, a PMTiles file; without it the map draws areas, streets and sites alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_map: Option<PathBuf>,
     #[serde(default)]
     pub officers: OfficersConfig,
     pub boxes: BoxesConfig,
@@ -122,8 +125,9 @@ impl ConfigFile for HubConfig {
     }
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
-        let Self { data_dir, registry, boxes, broker, .. } = self;
+        let Self { data_dir, registry, base_map, boxes, broker, .. } = self;
         let mut paths = vec![data_dir, registry, &mut boxes.certificate, &mut boxes.key, &mut boxes.ca];
+        paths.extend(base_map);
         match broker {
             BrokerConfig::Embedded(b) => paths.extend([
                 &mut b.certificate,

@@ -90,6 +90,7 @@ pub struct Hub {
     gate: Arc<Gate>,
     metrics: HubMetrics,
     data_dir: PathBuf,
+    base_map: Option<web::console::BaseMap>,
     officers: TcpListener,
     boxes: TcpListener,
     boxes_tls: Arc<rustls::ServerConfig>,
@@ -129,6 +130,13 @@ impl Hub {
         let boxes = bind("boxes", config.boxes.listen).await?;
         let (broker, broker_tls) = open_broker(&config.broker).await?;
         let metrics = HubMetrics::new();
+        let base_map = match &config.base_map {
+            Some(path) => Some(
+                web::console::BaseMap::open(path)
+                    .with_context(|| format!("base_map = {:?}", path.display().to_string()))?,
+            ),
+            None => None,
+        };
         let stores = tokio::task::spawn_blocking(move || Stores::open(&config)).await??;
         let hub = Self {
             truth: stores.truth,
@@ -137,6 +145,7 @@ impl Hub {
             gate: stores.gate,
             metrics,
             data_dir: stores.data_dir,
+            base_map,
             officers,
             boxes,
             boxes_tls,
@@ -167,6 +176,7 @@ impl Hub {
             gate,
             metrics,
             data_dir,
+            base_map,
             officers,
             boxes,
             boxes_tls,
@@ -219,6 +229,7 @@ impl Hub {
             status: status.clone(),
             actor: ACTOR.to_owned(),
             demo: true,
+            base_map,
         });
         let stop = listeners_stop.clone();
         tasks.spawn(async move { ("officers' listener", web::serve_officers(officers, web, stop).await) });

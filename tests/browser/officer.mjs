@@ -1,25 +1,27 @@
 // An officer looks for footage, in a real browser against a running hub.
 //   node tests/browser/officer.mjs BASE_URL OUT_DIR
-// Owns: the walk from the two fields to a running video and back, the promise that the page talks to no other
-// host, and pictures of every designed state. Knows nothing of the hub's data: names come from /api/v1/places.
+// Owns: the walk from the two fields to running videos and back, in both languages, at a desk and on a phone; the
+// promises that the page talks to no other host and that axe-core finds no serious fault on any screen; pictures of
+// every designed state. Knows nothing of the hub's data: names come from /api/v1/places.
 // Failing states (denied, offline, …) are made by answering the browser's own requests, so any hub will do.
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const require = createRequire(new URL('../../src/hub/console/package.json', import.meta.url));
 const { chromium } = require('playwright-core');
+const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 const WAIT_MS = 30_000;
-const WHOLE_RUN_MS = 280_000;
+const WHOLE_RUN_MS = 330_000;
 const SIZES = { desk: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
 /** Every state once in each language; the three main screens in both sizes and both themes. */
 const LOOKS = [
   { size: 'desk', lang: 'vi', theme: 'dark' },
+  { size: 'phone', lang: 'en', theme: 'light' },
   { size: 'desk', lang: 'en', theme: 'light', main: true },
   { size: 'phone', lang: 'vi', theme: 'dark', main: true },
-  { size: 'phone', lang: 'en', theme: 'light' },
 ];
 const MAIN = ['results', 'player', 'no-footage'];
 const ARGS = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
@@ -93,6 +95,21 @@ async function drawn(page) {
   await until(page, 'the pictures in sight have come', () => [...document.images].filter((i) => i.getBoundingClientRect().top < innerHeight).every((i) => i.complete));
 }
 
+/** What axe-core holds against the screen; only what makes a page hard or impossible to use counts. */
+async function axe(page, name, wanted = true) {
+  if (!wanted) return;
+  await page.evaluate(AXE);
+  const found = await page.evaluate(async () => {
+    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+    const { violations } = await globalThis.axe.run(document, { runOnly: tags, resultTypes: ['violations'] });
+    return violations
+      .filter((v) => v.impact === 'serious' || v.impact === 'critical')
+      .map((v) => `${v.id} (${v.impact}): ${v.nodes.slice(0, 3).map((n) => `${n.target.join(' ')} ${n.failureSummary?.split('\n')[1]?.trim() ?? ''}`).join(' | ')}`);
+  });
+  for (const fault of found) faults.add(`${name}: ${fault}`);
+}
+const faults = new Set();
+
 /** A place and a time that the hub at hand has clips with video for. */
 async function findSubject() {
   const get = async (path) => {
@@ -112,8 +129,11 @@ async function findSubject() {
 }
 
 /** The walk itself: place, time, result, running video, keys, Back, language. */
-async function walk(browser, subject, size) {
-  const { context, page } = await open(browser, { size });
+async function walk(browser, subject, size, lang) {
+  const { context, page } = await open(browser, { size, lang });
+  const words = WORDS[lang];
+  // The other language has the same controls, and its screens are judged among the pictures.
+  const judged = (size === 'desk') === (lang === 'vi');
   await page.goto(base);
   await page.locator('#place').waitFor();
   if (size === 'desk') await page.locator('.site').first().waitFor();
@@ -125,18 +145,22 @@ async function walk(browser, subject, size) {
   const plain = subject.site.name.normalize('NFD').replace(/\p{M}/gu, '').replace(/đ/g, 'd').replace(/Đ/g, 'D');
   await page.keyboard.type(plain);
   await page.locator('#place-list [role=option]').filter({ hasText: subject.site.name }).first().waitFor();
-  await shot(page, `${size}-vi-dark-place-typing`);
+  await shot(page, `${size}-${lang}-dark-place-typing`);
+  await axe(page, `${size} ${lang} place typing`, judged);
   const first = answers(page);
   await page.locator('#place-list [role=option]').filter({ hasText: subject.site.name }).first().click();
   await first;
   must(new URL(page.url()).searchParams.has('at'), 'the chosen place is not in the address');
 
-  await page.locator('#time').fill('4 giờ qua');
+  await page.locator('#time').fill(words.nights);
   await page.locator('#time-understood.good').waitFor();
-  await shot(page, `${size}-vi-dark-time-typing`);
+  must((await page.locator('#time-understood').textContent()).includes('22:00–04:00'), 'what was understood of each night is not said');
+  await shot(page, `${size}-${lang}-dark-time-typing`);
+  await axe(page, `${size} ${lang} time typing`, judged);
+  await page.locator('#time').fill(words.hours);
   const second = answers(page);
   await page.locator('#time').press('Enter');
-  const answer = await (await second).json();
+  const answer = await read(await second);
   must(new URL(page.url()).searchParams.get('last') === '14400', 'the chosen time is not in the address');
   await settled(page);
   await page.locator('[data-clip]').first().waitFor();
@@ -144,11 +168,20 @@ async function walk(browser, subject, size) {
   must(answer.coverage.length > 0, 'no coverage was answered');
   must((await page.locator('.track').count()) >= answer.coverage.length, 'the timeline does not show every camera');
 
-  // The first clip with video plays.
-  const card = page.locator('[data-clip][data-video]').first();
-  const id = await card.getAttribute('data-clip');
-  await card.click();
-  await until(page, 'the video plays', () => (document.querySelector('video')?.currentTime ?? 0) > 0.2);
+  // A clip with video plays: the longest in sight, so that a slow machine is not at its end before we look.
+  const [playable, rest] = [page.locator('[data-clip][data-video]').first(), page.locator('.rest')];
+  await playable.or(rest.first()).first().waitFor();
+  // A busy box uploads late: then the newest clips are without video, and the older ones are behind a button.
+  while (!(await playable.count()) && (await rest.count())) await rest.first().click();
+  await playable.waitFor();
+  const inSight = await page.locator('[data-clip][data-video]').evaluateAll((cards) => cards.map((c) => c.dataset.clip));
+  const length = (c) => Date.parse(c.end) - Date.parse(c.start);
+  const id = answer.clips.filter((c) => inSight.includes(c.id)).sort((a, b) => length(b) - length(a))[0]?.id ?? inSight[0];
+  await page.locator(`[data-clip="${id}"]`).click();
+  await until(page, 'the video plays', () => (document.querySelector('video')?.currentTime ?? 0) > 1.2);
+  if (size === 'desk') await page.keyboard.press('k');
+  else await page.locator('.controls .play').tap();
+  await until(page, 'the video pauses', () => document.querySelector('video')?.paused);
   must(new URL(page.url()).searchParams.get('clip') === id, 'the open clip is not in the address');
   const bare = await page.evaluate(() => {
     const box = document.querySelector('video').getBoundingClientRect();
@@ -156,16 +189,16 @@ async function walk(browser, subject, size) {
   });
   must(bare === 'VIDEO', `something lies over the picture: ${bare}`);
 
+  await axe(page, `${size} ${lang} player`, judged);
+
   if (size === 'desk') {
     const time = () => page.evaluate(() => document.querySelector('video').currentTime);
-    await page.keyboard.press('k');
-    await until(page, 'K pauses', () => document.querySelector('video').paused);
     // Frames are tried away from both ends, however slow this machine was until here.
     const before = await time();
     await page.keyboard.press('ArrowLeft');
-    await until(page, 'the left arrow steps one frame back', (was) => Math.abs(document.querySelector('video').currentTime - was + 0.1) < 0.06, before);
+    await until(page, 'the left arrow steps one frame back', (was) => document.querySelector('video').currentTime < was - 0.005 && document.querySelector('video').currentTime > was - 0.6, before);
     await page.keyboard.press('ArrowRight');
-    await until(page, 'the right arrow steps one frame on', (was) => Math.abs(document.querySelector('video').currentTime - was) < 0.06, before);
+    await until(page, 'the right arrow steps one frame on', (was) => Math.abs(document.querySelector('video').currentTime - was) < 0.02, before);
     for (let left = 20; left > 0 && (await time()) > 0; left--) await page.keyboard.press('j');
     must((await time()) === 0, 'J does not go back to the beginning');
     await page.keyboard.press('l');
@@ -174,6 +207,7 @@ async function walk(browser, subject, size) {
     await until(page, 'L again plays at double speed', () => document.querySelector('video').playbackRate === 2);
     await page.keyboard.press(' ');
     await until(page, 'space pauses', () => document.querySelector('video').paused);
+    await lookClosely(page, judged);
     await page.keyboard.press('Escape');
     await page.locator('video').waitFor({ state: 'detached' });
     await page.locator(`[data-clip="${id}"]`).click();
@@ -190,13 +224,129 @@ async function walk(browser, subject, size) {
   await page.locator('video').waitFor({ state: 'detached' });
   must((await page.locator('[data-clip]').count()) > 0, 'Back did not return to the results');
 
+  await afterwards(page, size, lang, judged);
+
   const heading = await page.locator('#results-title').textContent();
+  const other = lang === 'vi' ? 'en' : 'vi';
   await page.locator('#language').click();
-  await until(page, 'the language changes', (was) => document.documentElement.lang === 'en' && document.querySelector('#results-title').textContent !== was, heading);
+  await until(page, 'the language changes', ([was, to]) => document.documentElement.lang === to && document.querySelector('#results-title').textContent !== was, [heading, other]);
   await page.reload();
   await settled(page);
-  must((await page.evaluate(() => document.documentElement.lang)) === 'en', 'the language was not remembered');
+  must((await page.evaluate(() => document.documentElement.lang)) === other, 'the language was not remembered');
   await context.close();
+}
+
+const WORDS = {
+  vi: { hours: '4 giờ qua', nights: 'mỗi đêm 22–04h tuần trước' },
+  en: { hours: 'last 4 hours', nights: 'each night 22-04 last week' },
+};
+
+/** What the hub answers to the page's question; the browser does not keep the body of a stream. */
+async function read(response) {
+  const again = await fetch(response.url(), { headers: { accept: 'application/json' }, signal: AbortSignal.timeout(WAIT_MS) });
+  must(again.ok, `${response.url()} answered ${again.status}`);
+  return again.json();
+}
+
+/** Zoom, snapshot, a repeated span, and what comes after the clip's end. */
+async function lookClosely(page, judged) {
+  await page.keyboard.press('+');
+  await until(page, 'plus zooms the picture', () => document.querySelector('video').style.transform.includes('scale(1.4'));
+  await page.keyboard.press('d');
+  await page.keyboard.press('0');
+  await until(page, 'zero shows the whole picture', () => !document.querySelector('video').style.transform);
+
+  const saving = page.waitForEvent('download');
+  await page.keyboard.press('x');
+  const picture = await (await saving).path();
+  must(statSync(picture).size > 10_000, 'the snapshot is no picture');
+  const [width, height] = [16, 20].map((at) => readFileSync(picture).readUInt32BE(at));
+  const film = await page.evaluate(() => document.querySelector('video').videoHeight);
+  must(width >= 900 && height > film + 150, `the snapshot (${width}×${height}) has no margin below its ${film} lines`);
+
+  for (let left = 20; left > 0 && (await page.evaluate(() => document.querySelector('video').currentTime)) > 0; left--) await page.keyboard.press('j');
+  await page.keyboard.press('i');
+  for (let n = 0; n < 8; n++) await page.keyboard.press('ArrowRight');
+  await page.keyboard.press('o');
+  await page.locator('.track .loop').first().waitFor();
+  await page.keyboard.press('r');
+  await page.locator('.track .loop').first().waitFor({ state: 'detached' });
+
+  // Beyond the clip's end the player goes on, or says that nothing is left; never a black picture without a word.
+  const first = new URL(page.url()).searchParams.get('clip');
+  await page.locator('.controls select').selectOption('16');
+  await page.keyboard.press(' ');
+  await until(
+    page,
+    'the player goes beyond the clip',
+    (was) => new URLSearchParams(location.search).get('clip') !== was || document.querySelector('.tile .notice') !== null,
+    first,
+  );
+  await page.keyboard.press('k');
+  await page.locator('.controls select').selectOption('1');
+
+  // Another camera beside it, in step.
+  await page.locator('#beside').click();
+  await page.locator('.pick input').first().check();
+  await page.keyboard.press('c');
+  must((await page.locator('[data-tile]').count()) === 2, 'the second camera is not beside the first');
+  must(new URL(page.url()).searchParams.has('with'), 'the second camera is not in the address');
+  await axe(page, 'two cameras', judged);
+  await shot(page, 'desk-two-cameras');
+
+  // A gap on the row of an open camera says its cause in place of the picture.
+  const gap = page.locator('.track .gap').first();
+  if (await gap.count()) {
+    await gap.hover({ force: true, timeout: 2000 }).catch(() => undefined);
+    await page.locator('.told').first().waitFor();
+  }
+}
+
+/** What can be done with the whole answer. */
+async function afterwards(page, size, lang, judged) {
+  if (size === 'desk') {
+    await page.keyboard.press('?');
+    await page.locator('dialog[open]').waitFor();
+    await axe(page, `${size} ${lang} help`, judged);
+    await shot(page, `${size}-${lang}-dark-help`);
+    await page.keyboard.press('Escape');
+    await page.locator('dialog[open]').waitFor({ state: 'detached' }).catch(() => undefined);
+  }
+  await page.locator('#share').click();
+  await page.locator('.menu .sheet').waitFor();
+  const link = await page.locator('.menu .sheet input').inputValue();
+  must(!new URL(link).searchParams.has('last') && new URL(link).searchParams.has('from'), 'a shared link must mean the same tomorrow');
+  await axe(page, `${size} ${lang} share`, judged);
+  await page.keyboard.press('Escape');
+  await page.locator('.menu .sheet').waitFor({ state: 'detached' });
+
+  // Paper: facts, map, the account of every camera, thumbnails.
+  await page.evaluate(() => dispatchEvent(new Event('beforeprint')));
+  await page.emulateMedia({ media: 'print' });
+  await page.locator('.sheet table').waitFor();
+  const rows = await page.locator('.sheet tbody tr').count();
+  must(rows > 0 && rows === (await page.locator('.track[role=listbox]').count()), 'the printed account does not name every camera');
+  if (size === 'desk') await page.screenshot({ path: join(out, `paper-${lang}.png`) });
+  await page.emulateMedia({ media: 'screen' });
+  await page.evaluate(() => dispatchEvent(new Event('afterprint')));
+
+  // The time slider, by keyboard: a shorter time is in the address, and Back brings the longer one.
+  const before = page.url();
+  const end = page.locator('.slider [data-end=from]');
+  await end.focus();
+  await page.keyboard.press('Shift+ArrowRight');
+  const narrowed = answers(page);
+  await page.keyboard.press('Enter');
+  await narrowed;
+  await settled(page);
+  const query = new URL(page.url()).searchParams;
+  must(query.has('from') && !query.has('last'), 'the slider did not narrow the time');
+  const back = answers(page);
+  await page.goBack();
+  await back;
+  await settled(page);
+  must(page.url() === before, 'Back did not bring the longer time');
+  await page.locator('[data-clip]').first().waitFor();
 }
 
 const problem = (status, title, detail) => ({
@@ -215,7 +365,7 @@ function states(subject) {
   const clips = '**/api/v1/clips?*';
   const rewrite = (change) => async (page) =>
     page.route(clips, async (route) => {
-      const response = await route.fetch();
+      const response = await route.fetch({ headers: { ...route.request().headers(), accept: 'application/json' } });
       await route.fulfill({ response, json: change(await response.json()) });
     });
   return [
@@ -228,19 +378,45 @@ function states(subject) {
       name: 'on-box',
       query: `?${at}&${around}&${link}`,
       before: rewrite((a) => ({ ...a, clips: a.clips.map((c) => ({ ...c, where: 'box', links: { ...c.links, video: null } })) })),
-      see: '.absent .notice',
+      see: '.tile .notice',
     },
     { name: 'no-footage', query: `?${at}&${around}`, before: rewrite((a) => ({ ...a, clips: [], next: null })), see: '.notice' },
     { name: 'no-cameras', query: `?at=${lat + 1},${lon}&r=50&${around}`, see: '.notice' },
     { name: 'loading', query: `?${at}&${around}`, before: (page) => page.route(clips, () => {}), see: '.waiting:not(:empty)', busy: true },
     { name: 'denied', query: `?${at}&${around}`, before: (page) => page.route(clips, (r) => r.fulfill(problem(403, 'Forbidden', 'purpose is required for this area'))), see: '.notice.warn' },
     { name: 'offline', query: `?${at}&${around}`, before: (page) => page.route(clips, (r) => r.abort('connectionrefused')), see: '.notice.bad' },
+    {
+      name: 'partial',
+      query: `?${at}&${around}`,
+      // A stream that breaks off: what came stays, and is not taken for the whole.
+      before: (page) =>
+        page.route(clips, async (route) => {
+          const response = await route.fetch({ headers: { ...route.request().headers(), accept: 'application/json' } });
+          const answer = await response.json();
+          const lines = [{ understood: answer.understood }, ...answer.clips.slice(0, 2).map((clip) => ({ clip }))];
+          await route.fulfill({ status: 200, contentType: 'application/x-ndjson', body: lines.map((line) => JSON.stringify(line)).join('\n') });
+        }),
+      see: '.notice.bad',
+    },
+    { name: 'polygon', query: `?poly=${lat + 0.002},${lon - 0.002};${lat + 0.002},${lon + 0.002};${lat - 0.002},${lon + 0.002};${lat - 0.002},${lon - 0.002}&last=14400`, see: '#results .tools' },
+    { name: 'sees', query: `?sees=${lat},${lon}&last=14400`, see: '#results .tools' },
+    {
+      name: 'working-copy',
+      query: `?${at}&${around}&${link}`,
+      // A hub without GStreamer: the original is shown, and said to be it.
+      before: async (page) => {
+        await page.route('**/copy.mp4*', (r) => r.fulfill(problem(501, 'Not implemented', 'this hub makes no working copies')));
+        await page.addInitScript(() => localStorage.setItem('camnet.thrifty', 'on'));
+      },
+      see: 'video',
+      then: (page) => until(page, 'the original takes the place of the copy', () => document.querySelector('video')?.src.includes('copy') === false && document.querySelector('video').readyState >= 2),
+    },
     { name: 'error', query: `?${at}&${around}`, before: (page) => page.route(clips, (r) => r.fulfill(problem(503, 'Index is being rebuilt', 'try again in about 20 s'))), see: '.notice.bad' },
   ];
 }
 
 async function pictures(browser, subject) {
-  for (const { main, ...look } of LOOKS) {
+  const each = async ({ main, ...look }) => {
     const context = await contextOf(browser, look);
     for (const state of states(subject).filter((s) => !main || MAIN.includes(s.name))) {
       const page = await pageOf(context, { ...look, quietly: true });
@@ -254,10 +430,12 @@ async function pictures(browser, subject) {
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       must(wide <= 0, `${state.name} (${look.size}) is ${wide} px wider than the screen`);
       await shot(page, `${look.size}-${look.lang}-${look.theme}-${state.name}`);
+      await axe(page, `${look.size} ${look.lang} ${look.theme} ${state.name}`);
       await page.close();
     }
     await context.close();
-  }
+  };
+  for (const pair of [LOOKS.slice(0, 2), LOOKS.slice(2)]) await Promise.all(pair.map(each));
   // The phone's map, unfolded.
   const { context, page } = await open(browser, { size: 'phone' });
   await page.goto(new URL('/?last=3600', origin).href);
@@ -284,6 +462,25 @@ async function mapTap(browser, surface, theme, name) {
   await context.close();
 }
 
+/** An area is drawn corner by corner, by hand and with the keys of the map. */
+async function drawing(browser, subject) {
+  const { context, page } = await open(browser, { size: 'desk' });
+  await page.goto(new URL('/?last=14400', origin).href);
+  await page.locator('.site').first().waitFor();
+  await page.locator('.draw button').first().click();
+  const map = page.locator('.box svg');
+  for (const position of [{ x: 120, y: 120 }, { x: 480, y: 130 }, { x: 470, y: 400 }, { x: 130, y: 380 }]) await map.click({ position });
+  must((await page.locator('.corner').count()) === 4, 'the corners are not shown');
+  await axe(page, 'drawing');
+  await shot(page, 'desk-vi-dark-drawing');
+  const answer = page.waitForResponse((r) => r.url().includes('/api/v1/clips'));
+  await page.locator('.draw .primary').click();
+  await answer;
+  must(new URL(page.url()).searchParams.get('poly')?.split(';').length === 4, 'the drawn area is not in the address');
+  await settled(page);
+  await context.close();
+}
+
 const deadline = setTimeout(() => {
   console.error(`officer: not finished after ${WHOLE_RUN_MS / 1000} s`);
   process.exit(1);
@@ -304,11 +501,19 @@ try {
   const withoutGl = await launch(NO_GL);
   await mapTap(withoutGl, '.box svg', 'dark', 'desk-vi-dark-map-svg');
   console.log('officer: both maps take a tap');
-  for (const size of ['desk', 'phone']) {
-    await walk(withoutGl, subject, size);
-    console.log(`officer: the walk is good (${size})`);
+  await drawing(withoutGl, subject);
+  console.log('officer: an area is drawn');
+  // Two at a time: much of a walk is waiting for films.
+  for (const pair of [[['desk', 'vi'], ['phone', 'en']], [['desk', 'en'], ['phone', 'vi']]]) {
+    await Promise.all(
+      pair.map(async ([size, lang]) => {
+        await walk(withoutGl, subject, size, lang);
+        console.log(`officer: the walk is good (${size}, ${lang})`);
+      }),
+    );
   }
   await pictures(withoutGl, subject);
+  must(faults.size === 0, `axe-core found serious faults:\n  ${[...faults].join('\n  ')}`);
   must(complaints.length === 0, `the page complained:\n  ${[...new Set(complaints)].join('\n  ')}`);
   console.log(`officer: all good, pictures in ${out}`);
 } catch (error) {

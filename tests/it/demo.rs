@@ -27,7 +27,7 @@ impl Demo {
         let alone = BOTH_CORES.blocking_lock();
         let started = Instant::now();
         let mut child = camnet()
-            .args(["demo", "--minutes", "5", "--port", &port.to_string()])
+            .args(["demo", "--minutes", "8", "--port", &port.to_string()])
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -142,7 +142,7 @@ fn an_officer_finds_and_plays_a_clip_in_the_browser() {
     std::fs::create_dir_all(&shots).unwrap();
     let console = demo.console.trim_end_matches('/');
     let said = run(Command::new("timeout")
-        .args(["300", "node"])
+        .args(["340", "node"])
         .arg(root().join("tests/browser/officer.mjs"))
         .arg(console)
         .arg(&shots));

@@ -6,7 +6,7 @@
 mod api;
 mod ask;
 pub mod boxes;
-mod console;
+pub mod console;
 mod events;
 pub mod lamp;
 pub mod openapi;
@@ -66,6 +66,7 @@ pub struct Web {
     pub actor: String,
     /// The hub runs as a demonstration; the console says so.
     pub demo: bool,
+    pub base_map: Option<console::BaseMap>,
 }
 
 impl Web {
@@ -92,6 +93,8 @@ pub fn officers_router(web: Arc<Web>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::serve))
+        .route("/basemap.json", get(console::base_map_place))
+        .route("/basemap.pmtiles", get(console::base_map))
         .fallback(console::serve)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(web.clone(), measure))

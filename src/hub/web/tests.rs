@@ -99,6 +99,13 @@ fn hour_ago() -> Time {
     Time::now() - SignedDuration::from_hours(1)
 }
 
+/// A file that begins as a base map does.
+fn base_map(dir: &std::path::Path) -> console::BaseMap {
+    let path = dir.join("ward.pmtiles");
+    std::fs::write(&path, b"PMTiles\x03 and tiles").unwrap();
+    console::BaseMap::open(&path).unwrap()
+}
+
 impl Hub {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -136,6 +143,7 @@ impl Hub {
             commands,
             actor: "demo".into(),
             demo: true,
+            base_map: Some(base_map(data)),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -883,4 +891,30 @@ async fn an_upload_goes_on_after_a_cut_a_restart_and_a_full_journal() {
     assert_eq!(uploads.offset(&client, &upload).await, (200, Some(200_000)));
     assert!(uploads.hub.web.catalog.has_upload(Uuid::nil(), &sha256).unwrap());
     assert_eq!(std::fs::read(clips.path_of(&sha256)).unwrap(), content);
+}
+
+#[tokio::test]
+async fn the_base_map_is_served_in_pieces() {
+    let hub = Hub::start().await;
+    assert_eq!(hub.get("/basemap.json").await, (200, json!({ "pmtiles": "/basemap.pmtiles" })));
+    let table = [
+        (None, 200, "PMTiles\x03 and tiles", None),
+        (Some("bytes=0-6"), 206, "PMTiles", Some("bytes 0-6/18")),
+        (Some("bytes=13-"), 206, "tiles", Some("bytes 13-17/18")),
+        (Some("bytes=99-"), 416, "", Some("bytes */18")),
+    ];
+    for (range, status, body, place) in table {
+        let mut asked = hub.client.get(format!("{}/basemap.pmtiles", hub.url));
+        if let Some(range) = range {
+            asked = asked.header("range", range);
+        }
+        let answer = asked.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{range:?}");
+        let header = |name: &str| answer.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+        assert_eq!(header("content-range").as_deref(), place, "{range:?}");
+        assert!(header("etag").is_some());
+        assert_eq!(answer.text().await.unwrap(), body, "{range:?}");
+    }
+    let refused = console::BaseMap::open(&std::env::current_exe().unwrap()).unwrap_err().to_string();
+    assert!(refused.contains("no PMTiles file"), "{refused}");
 }

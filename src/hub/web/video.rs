@@ -30,10 +30,11 @@ pub fn wanted(headers: &HeaderMap, sha256: &Sha256Hash, bytes: u64) -> Wanted {
     if text(header::IF_RANGE).is_some_and(|tag| tag != entity_tag(sha256)) {
         return Wanted::All;
     }
-    parse(range, bytes).unwrap_or(Wanted::All)
+    part_of(range, bytes).unwrap_or(Wanted::All)
 }
 
-fn parse(range: &str, bytes: u64) -> Option<Wanted> {
+/// One `bytes=` range of a file of so many bytes; nothing where it is not understood.
+pub fn part_of(range: &str, bytes: u64) -> Option<Wanted> {
     let (first, last) = range.strip_prefix("bytes=")?.trim().split_once('-')?;
     let number = |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
     let (first, last) = match (first, last) {

@@ -1,6 +1,6 @@
 // Owns how clips and coverage are put together for the eye: groups by camera, causes of gaps, one-line words.
-import type { Clip, Coverage, Span } from './api';
-import { clockWords, duration, seconds, t, type Key } from './i18n.svelte';
+import { HubError, type Clip, type Coverage, type LampNear, type Lit, type Named, type Span } from './api';
+import { clockWords, duration, language, seconds, t, type Key } from './i18n.svelte';
 import { compass } from './place';
 import { app } from './state.svelte';
 import { formatClock, formatDate, formatDateTime } from './time';
@@ -19,11 +19,12 @@ export interface Group {
 export function groups(clips: Clip[], coverage: Coverage[]): Group[] {
   const byId = new Map<string, Group>();
   for (const c of coverage) {
-    byId.set(c.device.id, { id: c.device.id, name: c.device.name, site: c.site.name, distance_m: c.distance_m, clips: [], coverage: c });
+    const { distance_m, bearing_deg } = c.sees ? { ...c, ...c.sees } : c;
+    byId.set(c.device.id, { id: c.device.id, name: c.device.name, site: c.site.name, distance_m, bearing_deg, clips: [], coverage: c });
   }
   for (const clip of clips) {
     const id = clip.device.id;
-    const group = byId.get(id) ?? { id, name: clip.device.name, site: clip.site.name, clips: [] };
+    const group = byId.get(id) ?? { id, name: clip.device.name, site: clip.site?.name ?? '', clips: [] };
     group.distance_m ??= clip.distance_m;
     group.bearing_deg ??= clip.bearing_deg;
     group.clips.push(clip);
@@ -105,10 +106,45 @@ export function certaintyWords(clip: Clip): string {
 export const whereWords = (clip: Clip) => t(clip.where === 'hub' ? 'clip.at_hub' : clip.where === 'box' ? 'clip.on_box' : 'clip.fetching');
 export const WHERE_SHAPE: Record<Clip['where'], string> = { hub: '▣', box: '▢', fetching: '◪' };
 
+/** The hub's H.264 copy of a clip; a hub without GStreamer refuses it in words. */
+export const copyLink = (clip: Clip) => clip.links.copy ?? `/api/v1/clips/${clip.id}/copy.mp4`;
+
+/** What came of asking for a camera's footage from its box. */
+export function requestFootageWords(device: string): string {
+  const state = app.requests.get(device);
+  if (!state) return '';
+  if (state === 'waiting') return t('fetch.waiting');
+  if (state === 'asked') return t('fetch.asked');
+  const said = [state.title, state.detail].filter(Boolean).join(': ');
+  return state.kind === 'offline' ? t('error.offline') : `${t('error.problem_text')} “${said}”`;
+}
+export const isRefused = (device: string) => app.requests.get(device) instanceof HubError;
+
+/** Why fetching is not offered, in the hub's own words of this language. */
+export const fetchWhy = (coverage: Coverage | undefined) => (coverage?.fetch?.available === false ? (coverage.fetch.why?.[language()] ?? '') : '');
+
+/** The state of the nearest lamps at a moment: what most of the circuits said; `undefined` where none is near. */
+export function litAt(lamps: LampNear[] | undefined, at: number): Lit | undefined {
+  if (!lamps?.length) return undefined;
+  const states = lamps.map((lamp) => lamp.spans.find((s) => Date.parse(s.start) <= at && at < Date.parse(s.end))?.state ?? 'unknown');
+  if (states.includes('lit')) return 'lit';
+  return states.includes('dark') ? 'dark' : 'unknown';
+}
+export const LIT_SHAPE: Record<Lit, string> = { lit: '☀', dark: '☾', unknown: '?' };
+export const idOf = (named: string | Named) => (typeof named === 'string' ? named : named.id);
+
+/** "12 giây có chuyển động": what moved, as far as the box said. */
+export function movedWords(clip: Clip): string {
+  if (!clip.motion_start || !clip.motion_end) return '';
+  return t('clip.moved', { length: duration(Date.parse(clip.motion_end) - Date.parse(clip.motion_start)) });
+}
+
 /** Everything about a clip in one line, for those who listen and for the pointer. */
 export function clipLine(clip: Clip): string {
   const time = `${formatDateTime(new Date(clip.start))} ${certaintyWords(clip)}`;
-  return [clip.device.name, distanceWords(clip), time, clockWords(clip.clock), whereWords(clip)].filter(Boolean).join(' · ');
+  const lit = litAt(app.coverage.find((c) => c.device.id === clip.device.id)?.lamps, Date.parse(clip.start));
+  const maybe = clip.certainty === 'maybe' ? t('clip.maybe') : '';
+  return [clip.device.name, distanceWords(clip), time, maybe, clockWords(clip.clock), movedWords(clip), lit ? t(`lit.${lit}`) : '', whereWords(clip)].filter(Boolean).join(' · ');
 }
 
 /** The clips that "previous" and "next" walk through, in the order they happened. */

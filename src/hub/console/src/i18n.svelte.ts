@@ -2,7 +2,7 @@
 import type { Clock } from './api';
 import en from './i18n/en.json';
 import vi from './i18n/vi.json';
-import { daysAgo, durationParts, formatRange, type Range } from './time';
+import { daysAgo, durationParts, formatDate, formatRange, windowsOf, type Range, type Weekday } from './time';
 
 export type Key = keyof typeof vi;
 export type Language = 'vi' | 'en';
@@ -62,10 +62,22 @@ export function weekday(at: Date): string {
 
 /** "hôm qua, 20/11/2026 21:00 – 23:00": what a range means, in words. */
 export function rangeWords(range: Range, now: Date): string {
+  if (range.hours || range.weekdays?.length) return repeatedWords(range);
   const ago = daysAgo(range.from, now);
   const day = ago === 0 ? t('time.today') : ago === 1 ? t('time.yesterday') : weekday(range.from);
   return `${day}, ${formatRange(range.from, range.to)}`;
 }
+
+/** "mỗi ngày 22:00–04:00, từ 09/11/2026 đến 15/11/2026 (7 khoảng)". */
+function repeatedWords(range: Range): string {
+  const all = windowsOf(range);
+  const [first, last] = [all[0]?.from ?? range.from, all[all.length - 1]?.from ?? range.to];
+  const days = range.weekdays?.length ? range.weekdays.map(dayName).join(', ') : t('time.every_day');
+  const hours = range.hours ? range.hours.replace('-', '–') : t('time.whole_day');
+  return t('time.repeated', { days, hours, from: formatDate(first), to: formatDate(last), n: all.length });
+}
+/** The name of a day of the week; 2026-11-01 was a Sunday. */
+const dayName = (day: Weekday) => weekday(new Date(Date.UTC(2026, 10, 1 + ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'].indexOf(day), 5)));
 
 export function clockWords(clock: Clock): string {
   const source = t(clock.source === 'camera' ? 'clip.source_camera' : 'clip.source_box');

@@ -6,12 +6,19 @@ export const DAY_MS = 24 * 3600_000;
 const MINUTE_MS = 60_000;
 const HOUR_MS = 3600_000;
 
-/** A span of time somebody asked for; `last_s` when it is "the last N seconds" and moves with the clock. */
+/**
+ * A span of time somebody asked for; `last_s` when it is "the last N seconds" and moves with the clock.
+ * `hours` ("22:00-04:00", civil) and `weekdays` cut it into the same hours of each day.
+ */
 export interface Range {
   from: Date;
   to: Date;
   last_s?: number;
+  hours?: string;
+  weekdays?: Weekday[];
 }
+export const WEEKDAY_NAMES = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'] as const;
+export type Weekday = (typeof WEEKDAY_NAMES)[number];
 
 export type TimeProblem = 'empty' | 'not_understood' | 'backwards' | 'future';
 export type TimeAnswer = { ok: true; range: Range } | { ok: false; problem: TimeProblem };
@@ -35,9 +42,146 @@ export function fold(text: string): string {
 
 /** Understands one line of text as a range of time, or says why not. */
 export function parseTime(text: string, now: Date): TimeAnswer {
-  const asked = fold(text);
+  const asked = plainWords(fold(text));
   if (!asked) return { ok: false, problem: 'empty' };
-  return parseLast(asked, now) ?? parseSpan(asked, now) ?? { ok: false, problem: 'not_understood' };
+  return parseLast(asked, now) ?? parseRepeated(asked, now) ?? parsePeriod(asked, now) ?? parseSpan(asked, now) ?? { ok: false, problem: 'not_understood' };
+}
+
+/** Bounds that are the same for every reader of the table: a repeated question without a period means these days. */
+const REPEATED_DAYS = 7;
+/** The hub answers at most so long a span at once. */
+const PERIOD = /\b(?:trong )?(tuan truoc|tuan qua|tuan roi|last week|tuan nay|this week|thang truoc|thang qua|last month|thang nay|this month|(?:(?:trong )?(\d+) (ngay|dem|tuan|days?|nights?|weeks?) (?:qua|vua qua|gan day))|(?:(?:last|past) (\d+) (days?|nights?|weeks?)))\b/;
+
+/** "tuần trước" as days: Monday to Monday; what is still to come ends now. */
+function periodDays(words: RegExpExecArray, now: Date): { from: number; to: number } {
+  const today = dayStart(now);
+  const here = new Date(today + ZONE_OFFSET_MS);
+  const monday = today - ((here.getUTCDay() + 6) % 7) * DAY_MS;
+  const month = (offset: number) => Date.UTC(here.getUTCFullYear(), here.getUTCMonth() + offset, 1) - ZONE_OFFSET_MS;
+  const count = Number(words[2] ?? words[4] ?? 0);
+  if (count) {
+    const days = /^(tuan|week)/.test(words[3] ?? words[5] ?? '') ? count * 7 : count;
+    return { from: today - days * DAY_MS, to: today };
+  }
+  if (/^(tuan nay|this week)/.test(words[1])) return { from: monday, to: now.getTime() };
+  if (/^(thang nay|this month)/.test(words[1])) return { from: month(0), to: now.getTime() };
+  if (/^(thang|last month)/.test(words[1])) return { from: month(-1), to: month(0) };
+  return { from: monday - 7 * DAY_MS, to: monday };
+}
+
+/** "tuần trước", "last month": whole days. "3 ngày qua" is a length and was read before. */
+function parsePeriod(asked: string, now: Date): TimeAnswer | undefined {
+  const words = PERIOD.exec(asked);
+  if (!words || words[0].length !== asked.length) return undefined;
+  const { from, to } = periodDays(words, now);
+  return { ok: true, range: { from: new Date(from), to: new Date(to) } };
+}
+
+/** "mỗi đêm 22–04h tuần trước", "each night 22-04 last week", "mỗi tối thứ bảy 19h-21h tháng này". */
+function parseRepeated(asked: string, now: Date): TimeAnswer | undefined {
+  const every = /\b(?:moi|hang|cac|each|every)\b(?: (dem|toi|sang|trua|chieu|ngay|buoi|night|evening|morning|noon|afternoon|day))?/.exec(asked);
+  if (!every) return undefined;
+  let rest = asked.replace(every[0], ' ');
+  let part = every[1] ? PARTS.find(([word]) => word.test(every[1]))?.[1] : undefined;
+  const words = PERIOD.exec(rest);
+  if (words) rest = rest.replace(words[0], ' ');
+  const today = dayStart(now);
+  let days = words ? periodDays(words, now) : { from: today - REPEATED_DAYS * DAY_MS, to: today };
+  const dates = /\b(?:tu|from)? ?(\d{1,2})\/(\d{1,2})(?:\/(\d{4}))? ?(?:-|den|toi|to|until) ?(\d{1,2})\/(\d{1,2})(?:\/(\d{4}))?/.exec(rest);
+  if (dates) {
+    const first = calendarDay(Number(dates[1]), Number(dates[2]), dates[3] ?? dates[6], now);
+    const last = calendarDay(Number(dates[4]), Number(dates[5]), dates[6], now);
+    if (first === undefined || last === undefined) return undefined;
+    if (last < first) return { ok: false, problem: 'backwards' };
+    days = { from: first, to: last + DAY_MS };
+    rest = rest.replace(dates[0], ' ');
+  }
+  const weekdays = takeWeekdays(rest);
+  rest = weekdays.rest;
+  for (const [word, name] of PARTS) if (!part && word.test(rest)) [part, rest] = [name, rest.replace(word, ' ')];
+  rest = rest.replace(/\b(luc|tu|from|at|between|vao|of|in|the|trong|ngay|days?)\b/g, ' ').replace(/[,;]/g, ' ').replace(/\s+/g, ' ').trim();
+  const hours = rest ? clockSpan(rest, part) : part ? PART_HOURS[part].map((h) => h * HOUR_MS) : [0, DAY_MS];
+  if (!hours) return undefined;
+  // A night belongs to the day it begins on, its small hours to the morning after.
+  const small = part === 'dem' && hours[0] < 6 * HOUR_MS && hours[1] < DAY_MS ? DAY_MS : 0;
+  const [a, b] = hours.map((h) => h + small);
+  const whole = b - a >= DAY_MS;
+  const last = dayStart(new Date(days.to + DAY_MS - 1)) - DAY_MS;
+  const range: Range = { from: new Date(days.from + (whole ? 0 : a)), to: new Date(whole ? days.to : last + b) };
+  if (!whole) range.hours = `${hourWords(a % DAY_MS)}-${hourWords(b % DAY_MS)}`;
+  if (weekdays.days.length) range.weekdays = weekdays.days;
+  if (range.from >= range.to) return { ok: false, problem: 'future' };
+  return { ok: true, range };
+}
+
+const hourWords = (ms: number) => {
+  const minutes = Math.round(ms / MINUTE_MS) % (24 * 60);
+  return `${String(Math.floor(minutes / 60)).padStart(2, '0')}:${String(minutes % 60).padStart(2, '0')}`;
+};
+
+/** "22-04h", "10 pm - 4 am": two clock times, the second after the first. */
+function clockSpan(text: string, part?: Part): [number, number] | undefined {
+  const [left, right] = splitRange(text);
+  if (right === undefined) return undefined;
+  const clock = (words: string) => parseClock(/^\d{1,2}$/.test(words) ? `${words}h` : words, part);
+  const [first, second] = [clock(left), clock(right)];
+  if (!first || !second) return undefined;
+  const a = shift(first, part) % DAY_MS;
+  let b = shift(second, part) % DAY_MS;
+  if (b <= a) b += DAY_MS;
+  return [a, b];
+}
+
+/** "thứ bảy, chủ nhật", "cuối tuần", "weekdays": the days that are meant, Monday first. */
+function takeWeekdays(text: string): { days: Weekday[]; rest: string } {
+  let rest = text;
+  const days = new Set<number>();
+  const take = (word: RegExp, meant: number[]) => {
+    if (!word.test(rest)) return;
+    rest = rest.replace(word, ' ');
+    for (const day of meant) days.add(day);
+  };
+  take(/\b(cuoi tuan|weekends?)\b/, [6, 0]);
+  take(/\b(ngay thuong|trong tuan|weekdays?)\b/, [1, 2, 3, 4, 5]);
+  for (const [word, day] of WEEKDAYS) take(word, [day]);
+  return { days: [...days].sort((a, b) => ((a + 6) % 7) - ((b + 6) % 7)).map((d) => WEEKDAY_NAMES[d]), rest };
+}
+
+/** The windows that a range means: itself, or its hours of each chosen day. Night belongs to the day it begins on. */
+export function windowsOf(range: Range): { from: Date; to: Date }[] {
+  if (!range.hours && !range.weekdays?.length) return [{ from: range.from, to: range.to }];
+  const m = /^(\d\d):(\d\d)-(\d\d):(\d\d)$/.exec(range.hours ?? '00:00-00:00');
+  if (!m) return [{ from: range.from, to: range.to }];
+  const a = Number(m[1]) * HOUR_MS + Number(m[2]) * MINUTE_MS;
+  let b = Number(m[3]) * HOUR_MS + Number(m[4]) * MINUTE_MS;
+  if (b <= a) b += DAY_MS;
+  const out: { from: Date; to: Date }[] = [];
+  for (let day = dayStart(range.from) - DAY_MS; day < range.to.getTime(); day += DAY_MS) {
+    const weekday = WEEKDAY_NAMES[new Date(day + ZONE_OFFSET_MS).getUTCDay()];
+    if (range.weekdays?.length && !range.weekdays.includes(weekday)) continue;
+    const from = Math.max(day + a, range.from.getTime());
+    const to = Math.min(day + b, range.to.getTime());
+    const last = out[out.length - 1];
+    if (from >= to) continue;
+    if (last && last.to.getTime() === from) last.to = new Date(to);
+    else out.push({ from: new Date(from), to: new Date(to) });
+  }
+  return out;
+}
+
+const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec'];
+const MONTH_NAMES = `(${MONTHS.join('|')})[a-z]*\\.?`;
+const month = (name: string) => MONTHS.indexOf(name.slice(0, 3)) + 1;
+
+/** Dates with named months as d/m/y, "9h rưỡi" as 9h30, "10 giờ kém 15" as 9h45. */
+function plainWords(asked: string): string {
+  const year = (y?: string) => (y ? `/${y}` : '');
+  return asked
+    .replace(/\b(\d{1,2}) thang (\d{1,2})(?:(?: nam|,)? (\d{4}))?\b/g, (_, d, m, y) => `${d}/${m}${year(y)}`)
+    .replace(new RegExp(`\\b(\\d{1,2})(?:st|nd|rd|th)? ${MONTH_NAMES}(?:,? (\\d{4}))?\\b`, 'g'), (_, d, m, y) => `${d}/${month(m)}${year(y)}`)
+    .replace(new RegExp(`\\b${MONTH_NAMES} (\\d{1,2})(?:st|nd|rd|th)?(?:,? (\\d{4}))?(?![\\d:])\\b`, 'g'), (_, m, d, y) => `${d}/${month(m)}${year(y)}`)
+    .replace(/\b(\d{1,2}) ?(?:h|g|gio) ?ruoi\b/g, '$1h30')
+    .replace(/\b(\d{1,2}) ?(?:h|g|gio) ?kem (\d{1,2})(?: ?(?:p|ph|phut))?\b/g, (_, h, m) => `${(Number(h) + 23) % 24}h${60 - Number(m)}`);
 }
 
 const UNIT_MS: [RegExp, number][] = [
@@ -69,8 +213,9 @@ export function lastRange(last_s: number, now: Date): Range {
   return { from: new Date(now.getTime() - last_s * 1000), to: now, last_s };
 }
 
-type Part = 'sang' | 'trua' | 'chieu' | 'toi' | 'dem';
+type Part = 'rang' | 'sang' | 'trua' | 'chieu' | 'toi' | 'dem';
 const PART_HOURS: Record<Part, [number, number]> = {
+  rang: [0, 6],
   sang: [5, 11],
   trua: [11, 14],
   chieu: [13, 18],
@@ -94,7 +239,7 @@ interface Clock {
 
 /** A day, a part of a day, clock times, or a mixture. */
 function parseSpan(asked: string, now: Date): TimeAnswer | undefined {
-  const around = /^(.*?)\s*(?:±|\+\/?-|khoang|around)\s*(\d+)\s*([a-z]*)$/.exec(asked);
+  const around = /^(.+?)\s*(?:±|\+\/?-|khoang|around)\s*(\d+)\s*([a-z]*)$/.exec(asked);
   if (around) {
     const unit = around[3] === '' ? MINUTE_MS : UNIT_MS.find(([word]) => word.test(around[3]))?.[1];
     if (!unit) return undefined;
@@ -219,6 +364,7 @@ const WEEKDAYS: [RegExp, number][] = [
 ];
 
 const PARTS: [RegExp, Part][] = [
+  [/\b(rang sang|early morning)\b/, 'rang'],
   [/\b(buoi )?(sang|morning)\b/, 'sang'],
   [/\b(buoi )?(trua|noon)\b/, 'trua'],
   [/\b(buoi )?(chieu|afternoon)\b/, 'chieu'],
@@ -250,14 +396,20 @@ function takeDay(text: string, now: Date): { day: Day; rest: string } | undefine
   if (!date && take(/\b(hom kia|day before yesterday)\b/)) name(today - 2 * DAY_MS);
   for (const [word, part] of PARTS) if (!day.part && take(word)) day.part = part;
   if (!day.named) {
-    if (take(/\b(hom qua|yesterday|qua|last)\b/)) name(today - DAY_MS);
+    if (take(/\b(hom qua|yesterday|(?<!tuan )qua)\b/) || (/\blast (night|evening|afternoon|morning)\b/.test(text) && take(/\blast\b/))) name(today - DAY_MS);
     else if (take(/\b(hom nay|today|nay|this)\b/)) name(today);
     else {
       for (const [word, weekday] of WEEKDAYS) {
         if (!take(word)) continue;
-        take(/\b(tuan truoc|truoc|last)\b/);
-        const back = (new Date(today + ZONE_OFFSET_MS).getUTCDay() - weekday + 7) % 7;
-        name(today - back * DAY_MS);
+        const here = new Date(today + ZONE_OFFSET_MS).getUTCDay();
+        const back = (here - weekday + 7) % 7;
+        // Weeks begin on Monday: "thứ 2 tuần trước" is the Monday of the week before this one.
+        if (take(/\b(tuan truoc|tuan roi|tuan qua|last week)\b/)) name(today - (((here + 6) % 7) + 7 - ((weekday + 6) % 7)) * DAY_MS);
+        else if (take(/\b(tuan nay|this week)\b/)) name(today - (((here + 6) % 7) - ((weekday + 6) % 7)) * DAY_MS);
+        else {
+          take(/\b(truoc|roi|last)\b/);
+          name(today - back * DAY_MS);
+        }
         break;
       }
     }

@@ -1,7 +1,7 @@
 // Tests of the time field: what an officer types, and the span it must mean.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { durationParts, formatDateTime, formatRange, formatUtc, fromLocalInput, parseTime, ticks, toLocalInput } from '../src/time';
+import { durationParts, formatDateTime, formatRange, formatUtc, fromLocalInput, parseTime, ticks, toLocalInput, windowsOf } from '../src/time';
 
 // Saturday 21/11/2026 02:10 in Vietnam; and the same day at 23:30.
 const NIGHT = new Date('2026-11-20T19:10:00Z');
@@ -103,4 +103,31 @@ test('times are written as Vietnamese people write them', () => {
 test('axis times are round and few', () => {
   const all = ticks(new Date('2026-11-20T14:03:00Z'), new Date('2026-11-20T16:00:00Z'), 8).map((t) => formatDateTime(t).slice(11, 16));
   assert.deepEqual(all, ['21:15', '21:30', '21:45', '22:00', '22:15', '22:30', '22:45', '23:00']);
+});
+
+test('the same hours of several days', () => {
+  const windows = (text: string, now: Date) => {
+    const answer = parseTime(text, now);
+    return answer.ok ? windowsOf(answer.range).map((w) => `${local(w.from)} > ${local(w.to)}`) : [answer.problem];
+  };
+  // Friday night is asked about on Saturday: last week is 9 to 15 November.
+  for (const text of ['mỗi đêm 22–04h tuần trước', 'each night 22-04 last week', 'tuần trước mỗi đêm 22h-4h']) {
+    const all = windows(text, LATE);
+    assert.equal(all.length, 7, text);
+    assert.equal(all[0], '09/11 22:00 > 10/11 04:00');
+    assert.equal(all[6], '15/11 22:00 > 16/11 04:00');
+  }
+  assert.deepEqual(windows('mỗi tối thứ bảy 19h-21h 2 tuần qua', LATE), ['07/11 19:00 > 07/11 21:00', '14/11 19:00 > 14/11 21:00']);
+  assert.deepEqual(windows('every evening 9-11pm 19/11 - 20/11', LATE), ['19/11 21:00 > 19/11 23:00', '20/11 21:00 > 20/11 23:00']);
+  assert.deepEqual(windows('mỗi ngày 8h-9h', NIGHT).length, 7);
+  assert.deepEqual(windows('tối qua 21-23h', NIGHT), ['20/11 21:00 > 20/11 23:00']);
+});
+
+test('weeks begin on Monday', () => {
+  check(LATE, 'tuần trước', '09/11 00:00 > 16/11 00:00');
+  check(LATE, 'last week', '09/11 00:00 > 16/11 00:00');
+  check(LATE, 'thứ 2 tuần trước', '09/11 00:00 > 10/11 00:00');
+  check(LATE, 'last monday 8-10h', '16/11 08:00 > 16/11 10:00');
+  check(LATE, 'tháng trước', '01/10 00:00 > 01/11 00:00');
+  check(LATE, 'last night', '20/11 22:00 > 21/11 05:00');
 });

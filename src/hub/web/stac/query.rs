@@ -144,30 +144,6 @@ impl Search {
         let intersects = query.intersects.as_deref().map(|text| {
             serde_json::from_str::<Value>(text).map_err(|e| wrong(format!("intersects is not JSON: {e}")))
         });
-        let sortby = query.sortby.map(|text| {
-            let sort = |field: &str| {
-                let (direction, field) = match field.trim().split_at_checked(1) {
-                    Some(("-", field)) => ("desc", field),
-                    Some(("+", field)) => ("asc", field),
-                    _ => ("asc", field.trim()),
-                };
-                SortBody { field: field.to_owned(), direction: direction.to_owned() }
-            };
-            text.split(',').map(sort).collect()
-        });
-        let fields = query.fields.map(|text| {
-            let mut fields = Fields::default();
-            for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-                match name.strip_prefix('-') {
-                    Some(name) => fields.exclude.push(name.to_owned()),
-                    None => {
-                        let name = name.strip_prefix('+').unwrap_or(name).to_owned();
-                        fields.include.get_or_insert_default().push(name);
-                    }
-                }
-            }
-            fields
-        });
         let search = Self::of_body(SearchBody {
             bbox: bbox.transpose()?,
             datetime: query.datetime,
@@ -175,11 +151,11 @@ impl Search {
             ids: list(query.ids),
             collections: list(query.collections),
             limit: limit.transpose()?,
-            sortby,
+            sortby: query.sortby.as_deref().map(sort_of),
             fields: None,
             token: query.token,
         })?;
-        Ok(Self { fields, ..search })
+        Ok(Self { fields: query.fields.as_deref().map(fields_of), ..search })
     }
 
     pub fn of_body(body: SearchBody) -> Result<Self, Problem> {
@@ -283,6 +259,34 @@ fn encoded(text: &str) -> String {
         }
     }
     out
+}
+
+/// Of a query: names with commas, `-` or `+` before them. A plus sign that was not encoded came as a space.
+fn sort_of(text: &str) -> Vec<SortBody> {
+    let sort = |field: &str| {
+        let (direction, field) = match field.trim().split_at_checked(1) {
+            Some(("-", field)) => ("desc", field),
+            Some(("+", field)) => ("asc", field),
+            _ => ("asc", field.trim()),
+        };
+        SortBody { field: field.to_owned(), direction: direction.to_owned() }
+    };
+    text.split(',').map(sort).collect()
+}
+
+/// Of a query: names with commas, `-` before those that are left out.
+fn fields_of(text: &str) -> Fields {
+    let mut fields = Fields::default();
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match name.strip_prefix('-') {
+            Some(name) => fields.exclude.push(name.to_owned()),
+            None => {
+                let name = name.strip_prefix('+').unwrap_or(name).to_owned();
+                fields.include.get_or_insert_default().push(name);
+            }
+        }
+    }
+    fields
 }
 
 fn oldest_first(sort: Vec<SortBody>) -> Result<bool, Problem> {

@@ -1,6 +1,7 @@
 //! Answers that are told as they come, downloads, and counts per bucket, over real HTTP.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
@@ -10,6 +11,7 @@ use crate::hub::catalog::{
     BoxRow, Buckets, CatalogError, ClipQuery, ClipRow, EventPage, EventQuery, RefusedCount, RefusedPage,
     RefusedQuery, TimeRange,
 };
+use crate::limits::EXPORT_CLIPS_MAX;
 use crate::model::CoverageSpan;
 
 fn ago(seconds: i64) -> Time {
@@ -86,6 +88,7 @@ async fn lines_tell_the_same_as_the_answer_in_one_piece() {
 /// An index whose clips never end. It is dropped when nobody reads it any more.
 struct Endless {
     index: Arc<Live>,
+    rows: Arc<AtomicUsize>,
     _nobody_reads: mpsc::Sender<()>,
 }
 
@@ -98,6 +101,7 @@ impl Catalog for Endless {
             row.clip = Uuid::now_v7();
             rows.push(row.clone());
         }
+        self.rows.fetch_add(rows.len(), Ordering::Relaxed);
         Ok(rows)
     }
     fn applied(&self) -> u64 {
@@ -138,18 +142,23 @@ async fn who_hangs_up_ends_the_work() {
         let dir = tempfile::tempdir().unwrap();
         let gate = Gate::open(&dir.path().join("access"), &["demo"]).unwrap();
         let (nobody_reads, mut dropped) = mpsc::channel(1);
-        let endless = |index| Arc::new(Endless { index, _nobody_reads: nobody_reads }) as Arc<dyn Catalog>;
+        let rows = Arc::new(AtomicUsize::new(0));
+        let read = rows.clone();
+        let endless =
+            |index| Arc::new(Endless { index, rows, _nobody_reads: nobody_reads }) as Arc<dyn Catalog>;
         let hub = Hub::start_on(dir, gate, endless).await;
         hub.say_clip("cam-01", "box-01", 1, 600, b"one");
         let response = hub.client.get(format!("{}/api/v1/{path}", hub.url)).send().await.unwrap();
         let mut body = response.bytes_stream();
         assert!(!body.next().await.unwrap().unwrap().is_empty());
-        // The rest is many megabytes: the writer waits for its reader. Hanging up must end it, because nothing else does
-        // before the hub's own patience at its end is over.
+        // The rest is many megabytes: the writer waits for its reader. Only hanging up ends it before the hub's patience
+        // at its own end is over.
         drop(body);
         drop(hub);
         let ended = tokio::time::timeout(DRAIN_MAX / 2, dropped.recv()).await;
         assert_eq!(ended, Ok(None), "{path}: somebody still writes");
+        let read = read.load(Ordering::Relaxed);
+        assert!(read < EXPORT_CLIPS_MAX, "{path}: {read} clips were read for nobody");
     }
 }
 

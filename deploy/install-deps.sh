@@ -19,7 +19,7 @@ packages=(
 )
 if [ "$what" = test ] || [ "$what" = bench ]; then
   # Real parts that the tests run against.
-  packages+=(ffmpeg mosquitto mosquitto-clients python3 procps vlc-bin vlc-plugin-base)
+  packages+=(ffmpeg mosquitto mosquitto-clients python3 python3-venv procps vlc-bin vlc-plugin-base)
   . /etc/os-release
   if [ "${ID:-}" = ubuntu ]; then
     # Ubuntu's chromium is a snap, which does not run in a container: the browser test says so there.
@@ -71,6 +71,19 @@ if [ "$what" != build ] && command -v systemctl >/dev/null && systemctl is-activ
     say "stopping the mosquitto service that apt has just started"
     as_root systemctl disable --now -q mosquitto ;;
   esac
+fi
+
+# Clients and validators in Python that the tests run, in an environment of their own; made once for each list of them.
+if [ "$what" = test ]; then
+  wanted=$(cd "$(dirname "$0")/.." && pwd)/tests/interop/requirements.txt
+  environment=${XDG_CACHE_HOME:-$HOME/.cache}/camnet/interop
+  if ! cmp -s "$wanted" "$environment/requirements.txt"; then
+    say "installing STAC and OpenAPI clients and validators into $environment"
+    rm -rf "$environment"
+    python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$wanted"
+    cp "$wanted" "$environment/requirements.txt"
+  fi
 fi
 
 [ -f "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"

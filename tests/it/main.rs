@@ -7,6 +7,7 @@ mod contracts;
 mod delivery;
 mod demo;
 mod footage;
+mod interop;
 mod lamp;
 mod lamp_command;
 mod layers;

@@ -1,6 +1,5 @@
 //! `camnet hub reindex` with the real binary, while the hub runs and while it stands still.
 
-use std::process::Command;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -68,17 +67,5 @@ fn publish(world: &HubWorld, batch: usize) {
             })
         })
         .collect();
-    let body = world.dir.join("batch.json");
-    std::fs::write(&body, serde_json::to_vec(&events).unwrap()).unwrap();
-    run(Command::new("mosquitto_pub")
-        .args(["-V", "5", "-i", "box-01", "-h", "127.0.0.1", "-q", "1", "-t", "camnet/1/box-01/event", "-p"])
-        .arg(world.mqtt.to_string())
-        .arg("-f")
-        .arg(&body)
-        .arg("--cafile")
-        .arg(world.dir.join("ca.pem"))
-        .arg("--cert")
-        .arg(world.dir.join("box-01.pem"))
-        .arg("--key")
-        .arg(world.dir.join("box-01.key")));
+    world.publish("box-01", &serde_json::to_vec(&events).unwrap());
 }

@@ -19,11 +19,17 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Real footage, beside the checkout.
-pub fn video(name: &str) -> PathBuf {
-    let path = root().join("../shared/videos").join(name);
-    assert!(path.exists(), "{} is missing: the tests need ../shared/videos", path.display());
+/// What lies beside the checkout, or where `CAMNET_SHARED` says.
+pub fn shared(name: &str) -> PathBuf {
+    let folder = std::env::var_os("CAMNET_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: the tests need ../shared", path.display());
     path
+}
+
+/// Real footage.
+pub fn video(name: &str) -> PathBuf {
+    shared("videos").join(name)
 }
 
 /// Held by tests in which an unoptimised build draws, encodes, decodes and looks at several streams in real time: two of
@@ -296,6 +302,24 @@ impl HubWorld {
         let debian = "/usr/sbin/mosquitto";
         let mosquitto = if Path::new(debian).exists() { debian } else { "mosquitto" };
         Process::start(&self.dir, "mosquitto", Command::new(mosquitto).arg("-c").arg(config))
+    }
+
+    /// Sends a message as the box would: one event, or a batch of them.
+    pub fn publish(&self, id: &str, body: &[u8]) {
+        let file = self.dir.join("message.json");
+        std::fs::write(&file, body).unwrap();
+        let topic = format!("camnet/1/{id}/event");
+        run(Command::new("mosquitto_pub")
+            .args(["-V", "5", "-i", id, "-h", "127.0.0.1", "-q", "1", "-t", &topic, "-p"])
+            .arg(self.mqtt.to_string())
+            .arg("-f")
+            .arg(&file)
+            .arg("--cafile")
+            .arg(self.dir.join("ca.pem"))
+            .arg("--cert")
+            .arg(self.dir.join(format!("{id}.pem")))
+            .arg("--key")
+            .arg(self.dir.join(format!("{id}.key"))));
     }
 
     pub fn start_box(&self, id: &str) -> Process {

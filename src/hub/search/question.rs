@@ -89,7 +89,7 @@ pub struct Asked {
 }
 
 /// A list, or text with commas as it stands in a query.
-fn list<'de, D: Deserializer<'de>, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
+pub fn list<'de, D: Deserializer<'de>, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
 where
     T: TryFrom<String, Error: std::fmt::Display>,
 {

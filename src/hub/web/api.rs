@@ -112,6 +112,33 @@ pub fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     })
 }
 
+/// What stands in the path; an address that can't be read is one that does not exist.
+pub struct InPath<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Web>> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, web: &Arc<Web>) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, web).await;
+        path.map(|Path(value)| Self(value)).map_err(|e| Problem::not_found(format!("path: {e}")))
+    }
+}
+
+/// The query's keys, told apart: those of `own`, and the others.
+pub fn query_parts<A: DeserializeOwned, B: DeserializeOwned>(
+    uri: &Uri,
+    own: &[&str],
+) -> Result<(A, B), Problem> {
+    let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    let is_own = |pair: &&str| pair.split('=').next().is_some_and(|key| own.contains(&key));
+    let (own, rest): (Vec<&str>, Vec<&str>) = pairs.partition(is_own);
+    let part = |pairs: Vec<&str>| {
+        let uri = format!("/?{}", pairs.join("&")).parse::<Uri>();
+        uri.map_err(|error| Problem::bad_request(format!("query: {error}")))
+    };
+    Ok((query(&part(own)?)?, query(&part(rest)?)?))
+}
+
 /// The first key that can't be read even alone.
 fn wrong_key<T: DeserializeOwned>(uri: &Uri) -> Option<&str> {
     uri.query()?.split('&').find_map(|pair| {
@@ -127,7 +154,15 @@ pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
         let detail = format!("a question has at most {API_BODY_BYTES_MAX} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     })?;
-    serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))
+    let mut reader = serde_json::Deserializer::from_slice(&body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        // Where the cause is the whole body, the path says nothing.
+        let key = Some(error.path().to_string()).filter(|path| path != ".");
+        let key = key.map_or(String::new(), |key| format!("{key}: "));
+        Problem::bad_request(format!("body: {key}{}", error.inner()))
+    })?;
+    reader.end().map_err(|e| Problem::bad_request(format!("body: {e}")))?;
+    Ok(value)
 }
 
 fn clip_id(text: &str) -> Result<Uuid, Problem> {
@@ -179,8 +214,8 @@ pub async fn clips_get(
 
 /// As GET, with the question as a body.
 #[utoipa::path(post, path = "/api/v1/clips", request_body = Asked,
-    responses((status = 200, body = Answer), (status = 400, body = Problem), (status = 413, body = Problem),
-        (status = 503, body = Problem)))]
+    responses((status = 200, content((Answer = "application/json"), (String = "application/x-ndjson"))),
+        (status = 400, body = Problem), (status = 413, body = Problem), (status = 503, body = Problem)))]
 pub async fn clips_post(
     State(web): App,
     looker: Looker,
@@ -216,8 +251,14 @@ pub struct PurposeQuery {
 
 /// One clip.
 #[utoipa::path(get, path = "/api/v1/clips/{id}", params(("id" = Uuid, Path), PurposeQuery),
-    responses((status = 200, body = ClipView), (status = 404, body = Problem)))]
-pub async fn clip(State(web): App, looker: Looker, Path(id): Path<String>, uri: Uri) -> Answered<ClipView> {
+    responses((status = 200, body = ClipView), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 503, body = Problem)))]
+pub async fn clip(
+    State(web): App,
+    looker: Looker,
+    InPath(id): InPath<String>,
+    uri: Uri,
+) -> Answered<ClipView> {
     let (id, purpose) = (clip_id(&id)?, query::<PurposeQuery>(&uri)?.purpose);
     let pass = looker.pass(&web, Action::Clip, purpose, json!({ "clip": id })).await?;
     let (web, atlas) = (web.clone(), web.atlas().await);
@@ -228,11 +269,12 @@ pub async fn clip(State(web): App, looker: Looker, Path(id): Path<String>, uri: 
 /// The clip's footage, as recorded. Takes one byte range.
 #[utoipa::path(get, path = "/api/v1/clips/{id}/video.mp4", params(("id" = Uuid, Path), PurposeQuery),
     responses((status = 200, content_type = "video/mp4"), (status = 206, content_type = "video/mp4"),
-        (status = 404, body = Problem), (status = 416, body = Problem)))]
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 416, body = Problem),
+        (status = 503, body = Problem)))]
 pub async fn clip_video(
     State(web): App,
     looker: Looker,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -241,11 +283,13 @@ pub async fn clip_video(
 
 /// The clip's still picture.
 #[utoipa::path(get, path = "/api/v1/clips/{id}/thumbnail.jpg", params(("id" = Uuid, Path), PurposeQuery),
-    responses((status = 200, content_type = "image/jpeg"), (status = 404, body = Problem)))]
+    responses((status = 200, content_type = "image/jpeg"), (status = 206, content_type = "image/jpeg"),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 416, body = Problem),
+        (status = 503, body = Problem)))]
 pub async fn clip_thumbnail(
     State(web): App,
     looker: Looker,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -317,7 +361,7 @@ pub struct EpochView {
 }
 
 /// Every box of the registry, and every other one that ever spoke.
-#[utoipa::path(get, path = "/api/v1/boxes", responses((status = 200, body = Boxes)))]
+#[utoipa::path(get, path = "/api/v1/boxes", responses((status = 200, body = Boxes), (status = 503, body = Problem)))]
 pub async fn boxes(State(web): App) -> Answered<Boxes> {
     let catalog = web.catalog.clone();
     let rows = blocking(move || catalog.boxes()).await?;
@@ -433,7 +477,7 @@ pub struct RefusedCountView {
 
 /// What was set aside, newest first, and how much of it there is.
 #[utoipa::path(get, path = "/api/v1/refused", params(RefusedQuery),
-    responses((status = 200, body = RefusedList), (status = 400, body = Problem)))]
+    responses((status = 200, body = RefusedList), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn refused(State(web): App, looker: Looker, uri: Uri) -> Answered<RefusedList> {
     let asked: RefusedQuery = query(&uri)?;
     let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;
@@ -495,7 +539,8 @@ pub struct AccessList {
 }
 
 /// Who looked at what, newest first; this look is the first.
-#[utoipa::path(get, path = "/api/v1/access", params(AccessQuery), responses((status = 200, body = AccessList)))]
+#[utoipa::path(get, path = "/api/v1/access", params(AccessQuery),
+    responses((status = 200, body = AccessList), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn access(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
     let asked: AccessQuery = query(&uri)?;
     let limit = page_limit(asked.limit, PAGE_LIST, PAGE_LIST_MAX)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::api::{Answered, App, Looker, page_limit, query};
+use super::api::{Answered, App, Looker, page_limit, query_parts};
 use super::{Problem, blocking};
 use crate::hub::access::Action;
 use crate::hub::catalog::{EventKey, EventRow};
@@ -81,9 +81,9 @@ impl From<EventRow> for EventView {
 
 /// What the boxes said, by time; with a place, what devices said that stood there.
 #[utoipa::path(get, path = "/api/v1/events", params(EventKeys, Asked),
-    responses((status = 200, body = Events), (status = 400, body = Problem)))]
+    responses((status = 200, body = Events), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Events> {
-    let (keys, asked) = split(&uri)?;
+    let (keys, asked): (EventKeys, Asked) = query_parts(&uri, &["type", "box"])?;
     let limit = page_limit(asked.limit, PAGE_EVENTS, PAGE_EVENTS_MAX)?;
     let kinds = kinds(keys.r#type.as_deref())?;
     let plain = Asked { page: None, limit: None, purpose: None, ..asked.clone() };
@@ -101,18 +101,6 @@ pub async fn events(State(web): App, looker: Looker, uri: Uri) -> Answered<Event
     let page = blocking(move || web.search().events(&pass, &question, &wanted, &atlas)).await?;
     let next = page.next.map(|after| Token::new(digest, at, after).write());
     Ok(Json(Events { events: page.events.into_iter().map(EventView::from).collect(), next }))
-}
-
-/// The query's keys, told apart: those of events, and those of a question.
-fn split(uri: &Uri) -> Result<(EventKeys, Asked), Problem> {
-    let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    let is_own = |pair: &&str| matches!(pair.split('=').next(), Some("type" | "box"));
-    let (own, rest): (Vec<&str>, Vec<&str>) = pairs.partition(is_own);
-    let part = |pairs: Vec<&str>| {
-        let text = format!("/?{}", pairs.join("&"));
-        text.parse::<Uri>().map_err(|error| Problem::bad_request(format!("query: {error}")))
-    };
-    Ok((query(&part(own)?)?, query(&part(rest)?)?))
 }
 
 fn kinds(text: Option<&str>) -> Result<Vec<String>, Problem> {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::api::Looker;
+use super::api::{InPath, Looker};
 use super::{Problem, Web};
 use crate::hub::access::Action;
 use crate::hub::command::CommandError;
@@ -88,7 +88,7 @@ impl LampAsked {
 pub async fn lamp(
     State(web): State<Arc<Web>>,
     looker: Looker,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<LampDone>, Problem> {

@@ -87,7 +87,8 @@ impl Web {
 pub fn officers_router(web: Arc<Web>) -> Router {
     Router::new()
         .nest("/api/v1", api::router())
-        .nest("/stac", stac::router())
+        .nest("/stac", stac::router().fallback(not_found))
+        .route("/stac/", get(stac::landing))
         .route("/api/{*rest}", axum::routing::any(not_found))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))

@@ -2,13 +2,15 @@
 
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use utoipa::OpenApi;
+use utoipa::openapi::RefOr;
+use utoipa::{Modify, OpenApi};
 
 use super::{api, ask, events, lamp, places, stac, stream, timeline};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "camnet", description = "Search footage by place and time."),
+    modifiers(&Problems),
     paths(
         api::session,
         places::places,
@@ -47,6 +49,29 @@ use super::{api, ask, events, lamp, places, stac, stream, timeline};
     )
 )]
 struct Contract;
+
+/// Every error is `application/problem+json`, and what can't be recorded (503) may also be refused (403); the attributes
+/// of the handlers do not repeat it.
+struct Problems;
+
+impl Modify for Problems {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        for path in openapi.paths.paths.values_mut() {
+            for operation in [&mut path.get, &mut path.post].into_iter().flatten() {
+                let responses = &mut operation.responses.responses;
+                for (_, response) in responses.iter_mut().filter(|(status, _)| !status.starts_with('2')) {
+                    let RefOr::T(response) = response else { continue };
+                    if let Some(content) = response.content.swap_remove("application/json") {
+                        response.content.insert("application/problem+json".into(), content);
+                    }
+                }
+                if let Some(refused) = responses.get("503").cloned() {
+                    responses.insert("403".into(), refused);
+                }
+            }
+        }
+    }
+}
 
 /// Its media type (OGC API Features 1.0 and STAC API 1.0.0 ask for the version).
 pub const MEDIA_TYPE: &str = "application/vnd.oai.openapi+json;version=3.1";

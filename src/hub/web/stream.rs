@@ -1,17 +1,23 @@
 //! Answers that are told as they come: NDJSON, CSV and GeoJSON.
 //!
-//! Owns their forms. One thread reads and writes lines; who hangs up ends it at the next line. What a download leaves
-//! out is told at its end.
+//! Owns their forms. One thread reads and writes lines; who hangs up, or takes nothing for too long, ends it at the next
+//! line. What a download leaves out is told at its end; a body that breaks off on the way ends as an error, never as if
+//! it were whole.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::api::{App, Looker, query};
 use super::{Problem, Web, blocking};
@@ -21,7 +27,9 @@ use crate::hub::search::atlas::Atlas;
 use crate::hub::search::cameras::Found;
 use crate::hub::search::question::{Asked, Question};
 use crate::hub::search::{Pages, SearchError, cameras_of, next_page, understood};
-use crate::limits::{EXPORT_CLIPS_MAX, STREAM_CLIPS, STREAM_LINES_MAX};
+use crate::limits::{
+    EXPORT_CLIPS_MAX, PAGE_CLIPS, STREAM_CLIPS, STREAM_LINES_MAX, STREAM_STALL_MAX, STREAMS_MAX,
+};
 use crate::model::Time;
 
 /// `application/x-ndjson` is what the reader wants.
@@ -30,18 +38,36 @@ pub fn wants_lines(headers: &HeaderMap) -> bool {
     accept.is_some_and(|accept| accept.contains("application/x-ndjson"))
 }
 
-/// A question that passed the gate.
+/// One of it for each answer that is being told.
+static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
+
+/// A question that passed the gate, and its turn.
 struct Allowed {
+    _turn: SemaphorePermit<'static>,
     web: Arc<Web>,
     pass: Pass,
     question: Question,
     atlas: Arc<Atlas>,
     found: Vec<Found>,
     now: Time,
+    /// Clips that are told.
+    most: usize,
 }
 
 impl Allowed {
-    async fn of(web: Arc<Web>, looker: Looker, asked: Asked, form: &str) -> Result<Self, Problem> {
+    /// `most` clips are told unless somebody asks for fewer.
+    async fn of(
+        web: Arc<Web>,
+        looker: Looker,
+        asked: Asked,
+        form: &str,
+        most: usize,
+    ) -> Result<Self, Problem> {
+        let turn = STREAMS.try_acquire().map_err(|_| {
+            let detail = format!("{STREAMS_MAX} answers are being told at once; try again in a moment");
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })?;
+        let most = asked.limit.unwrap_or(most);
         let (now, atlas) = (Time::now(), web.atlas().await);
         let question = Question::understand(&asked, &atlas, now)?;
         let mut subject = question.subject();
@@ -49,15 +75,15 @@ impl Allowed {
         let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
         blocking(move || {
             let found = cameras_of(&question, &atlas)?;
-            Ok(Self { web, pass, question, atlas, found, now })
+            Ok(Self { _turn: turn, web, pass, question, atlas, found, now, most })
         })
         .await
     }
 
-    /// Gives up to `most` clips to `take`. Returns the token of what is behind them.
-    fn clips(&self, most: usize, take: impl FnMut(ClipView) -> bool) -> Result<Option<String>, SearchError> {
-        let Self { web, pass, question, atlas, found, .. } = self;
-        let pages = Pages { most, step: STREAM_CLIPS };
+    /// Gives the clips to `take`. Returns the token of what is behind them.
+    fn clips(&self, take: impl FnMut(ClipView) -> bool) -> Result<Option<String>, SearchError> {
+        let Self { web, pass, question, atlas, found, most, .. } = self;
+        let pages = Pages { most: *most, step: STREAM_CLIPS };
         let after = web.search().clips(pass, question, found, atlas, pages, take)?;
         Ok(after.map(|after| next_page(question, after)))
     }
@@ -65,13 +91,28 @@ impl Allowed {
 
 /// Where the lines of an answer go.
 struct Lines {
-    to: mpsc::Sender<io::Result<Bytes>>,
+    to: mpsc::Sender<Bytes>,
+    runtime: Handle,
+    /// How long one line waits for its reader.
+    patience: Duration,
+    is_lost: Cell<bool>,
 }
 
 impl Lines {
-    /// False when nobody reads any more.
+    /// False when nobody reads any more. Blocking.
     fn put(&self, line: impl Into<Bytes>) -> bool {
-        self.to.blocking_send(Ok(line.into())).is_ok()
+        if self.is_lost.get() {
+            return false;
+        }
+        let is_sent = match self.to.try_send(line.into()) {
+            Ok(()) => true,
+            Err(TrySendError::Full(line)) => {
+                self.runtime.block_on(self.to.send_timeout(line, self.patience)).is_ok()
+            }
+            Err(TrySendError::Closed(_)) => false,
+        };
+        self.is_lost.set(!is_sent);
+        is_sent
     }
 
     fn put_json(&self, value: &Value) -> bool {
@@ -79,27 +120,35 @@ impl Lines {
     }
 }
 
-/// An answer whose body `write` makes on a thread of its own; an error of it ends the body early.
+/// An answer whose body `write` makes on a thread of its own.
 fn told(
     kind: &'static str,
     write: impl FnOnce(&Lines) -> Result<(), SearchError> + Send + 'static,
 ) -> Response {
-    let (to, mut from) = mpsc::channel::<io::Result<Bytes>>(STREAM_LINES_MAX);
+    let (to, mut from) = mpsc::channel(STREAM_LINES_MAX);
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let (runtime, ends_whole) = (Handle::current(), is_whole.clone());
     tokio::task::spawn_blocking(move || {
-        let lines = Lines { to };
-        if let Err(error) = write(&lines) {
-            tracing::error!(%error, "an answer ends early");
-            let _ = lines.to.blocking_send(Err(io::Error::other(error.to_string())));
+        let lines = Lines { to, runtime, patience: STREAM_STALL_MAX, is_lost: Cell::new(false) };
+        match write(&lines) {
+            Ok(()) => ends_whole.store(!lines.is_lost.get(), Ordering::Release),
+            Err(error) => tracing::error!(%error, "an answer ends early"),
         }
     });
-    let body = Body::from_stream(futures_util::stream::poll_fn(move |context| from.poll_recv(context)));
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response()
+    let body = futures_util::stream::poll_fn(move |context| {
+        from.poll_recv(context).map(|line| match line {
+            Some(line) => Some(Ok(line)),
+            None if is_whole.load(Ordering::Acquire) => None,
+            None => Some(Err(io::Error::other("the answer ends early"))),
+        })
+    });
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(kind))], Body::from_stream(body)).into_response()
 }
 
 /// The answer of `/clips`, one JSON object a line: `understood`, each `clip`, each camera's `coverage`, then `end` with
 /// the token of the next page. An error on the way is a last line `error`.
 pub async fn lines(web: Arc<Web>, looker: Looker, asked: Asked) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, asked, "lines").await?;
+    let allowed = Allowed::of(web, looker, asked, "lines", PAGE_CLIPS).await?;
     Ok(told("application/x-ndjson", move |lines| {
         if let Err(error) = tell_lines(&allowed, lines) {
             tracing::error!(%error, "an answer ends early");
@@ -110,11 +159,14 @@ pub async fn lines(web: Arc<Web>, looker: Looker, asked: Asked) -> Result<Respon
 }
 
 fn tell_lines(allowed: &Allowed, lines: &Lines) -> Result<(), SearchError> {
-    let Allowed { web, pass, question, atlas, found, now } = allowed;
+    let Allowed { web, pass, question, atlas, found, now, .. } = allowed;
     if !lines.put_json(&json!({ "understood": understood(question, found) })) {
         return Ok(());
     }
-    let next = allowed.clips(question.limit, |clip| lines.put_json(&json!({ "clip": clip })))?;
+    let next = allowed.clips(|clip| lines.put_json(&json!({ "clip": clip })))?;
+    if lines.is_lost.get() {
+        return Ok(());
+    }
     web.search().accounts(pass, question, found, atlas, *now, |account| {
         lines.put_json(&json!({ "coverage": account }))
     })?;
@@ -127,11 +179,11 @@ fn tell_lines(allowed: &Allowed, lines: &Lines) -> Result<(), SearchError> {
     responses((status = 200, content_type = "application/geo+json"), (status = 400, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn geojson(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, query(&uri)?, "geojson").await?;
+    let allowed = Allowed::of(web, looker, query(&uri)?, "geojson", EXPORT_CLIPS_MAX).await?;
     let response = told("application/geo+json", move |lines| {
         lines.put("{\"type\":\"FeatureCollection\",\"features\":[\n");
         let mut count = 0;
-        let next = allowed.clips(EXPORT_CLIPS_MAX, |clip| {
+        let next = allowed.clips(|clip| {
             let comma = if count == 0 { "" } else { ",\n" };
             count += 1;
             lines.put(format!("{comma}{}", feature(&clip)))
@@ -161,13 +213,14 @@ const COLUMNS: &str = "clip,device,device_name,site,site_name,address,lat,lon,di
     responses((status = 200, content_type = "text/csv"), (status = 400, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn csv(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, query(&uri)?, "csv").await?;
+    let allowed = Allowed::of(web, looker, query(&uri)?, "csv", EXPORT_CLIPS_MAX).await?;
     let response = told("text/csv; charset=utf-8; header=present", move |lines| {
         lines.put(format!("\u{feff}{COLUMNS}"));
-        let next = allowed.clips(EXPORT_CLIPS_MAX, |clip| lines.put(row(&clip)))?;
+        let next = allowed.clips(|clip| lines.put(row(&clip)))?;
         if next.is_some() {
             lines.put(format!(
-                "# {EXPORT_CLIPS_MAX} clips; there are more: ask for less time or a smaller place\r\n"
+                "# {} clips; there are more: ask for less time or a smaller place\r\n",
+                allowed.most
             ));
         }
         Ok(())
@@ -211,7 +264,7 @@ fn row(clip: &ClipView) -> String {
 /// A field that stays one: quoted where RFC 4180 says so, and never a formula to a spreadsheet.
 fn field(text: &str) -> String {
     let text =
-        if text.starts_with(['=', '+', '-', '@', '\t']) { format!("'{text}") } else { text.to_owned() };
+        if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
 }
 
@@ -239,5 +292,27 @@ mod tests {
             assert_eq!(field(text), expected);
         }
         assert_eq!(COLUMNS.split(',').count(), 22);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_reader_who_takes_nothing_is_given_up_and_never_told_that_this_was_all() {
+        let (to, mut from) = mpsc::channel(1);
+        let (runtime, patience) = (Handle::current(), Duration::from_millis(1));
+        let lines = Lines { to, runtime, patience, is_lost: Cell::new(false) };
+        let put =
+            tokio::task::spawn_blocking(move || [lines.put("one"), lines.put("two"), lines.put("three")]);
+        assert_eq!(put.await.unwrap(), [true, false, false]);
+        assert_eq!((from.recv().await, from.recv().await), (Some("one".into()), None));
+
+        let whole = told("text/plain", |lines| {
+            assert!(lines.put("one"));
+            Ok(())
+        });
+        assert_eq!(axum::body::to_bytes(whole.into_body(), 100).await.unwrap(), "one");
+        let torn = told("text/plain", |lines| {
+            lines.put("one");
+            Err(SearchError::Question("x".into()))
+        });
+        assert!(axum::body::to_bytes(torn.into_body(), 100).await.is_err());
     }
 }

@@ -15,6 +15,8 @@ use uuid::Uuid;
 use std::sync::atomic::AtomicBool;
 
 mod ask;
+mod stac;
+mod stream;
 
 use super::*;
 use crate::hub::catalog::live::Live;
@@ -114,13 +116,18 @@ impl Hub {
     }
 
     async fn start_with(dir: TempDir, gate: Gate) -> Self {
+        Self::start_on(dir, gate, |index| index).await
+    }
+
+    /// A hub that reads what `catalog` makes of the index.
+    async fn start_on(dir: TempDir, gate: Gate, catalog: impl FnOnce(Arc<Live>) -> Arc<dyn Catalog>) -> Self {
         use_ring();
         let data = dir.path();
         let (truth, _) = JournalTruth::open(&data.join("journal")).unwrap();
-        let (catalog, _) = Live::open(&data.join("index"), &truth.records(), truth.next()).unwrap();
-        let catalog = Arc::new(catalog);
+        let (index, _) = Live::open(&data.join("index"), &truth.records(), truth.next()).unwrap();
+        let index = Arc::new(index);
         let sink = Arc::new(Sink {
-            catalog: catalog.clone(),
+            catalog: index.clone(),
             fails: AtomicBool::new(false),
             truth: Mutex::new(truth),
         });
@@ -131,8 +138,8 @@ impl Hub {
         let shutdown = CancellationToken::new();
         let commands = Commands::new(no_broker(&shutdown), metrics.registry()).unwrap();
         let web = Arc::new(Web {
-            rebuilder: Arc::new(Rebuilder::new(catalog.clone(), data.join("journal"))),
-            catalog,
+            rebuilder: Arc::new(Rebuilder::new(index.clone(), data.join("journal"))),
+            catalog: catalog(index),
             registry: Arc::new(registry),
             gate: Arc::new(gate),
             clips: Arc::new(clips),
@@ -153,6 +160,13 @@ impl Hub {
 
     async fn get(&self, path: &str) -> (u16, Value) {
         let response = self.client.get(format!("{}{path}", self.url)).send().await.unwrap();
+        let status = response.status().as_u16();
+        let text = response.text().await.unwrap();
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
         let status = response.status().as_u16();
         let text = response.text().await.unwrap();
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
 
-use super::api::{Answered, App, Looker, query};
+use super::api::{Answered, App, Looker, query_parts};
 use super::{Problem, blocking};
 use crate::hub::access::Action;
 use crate::hub::search::question::{Asked, Question};
@@ -26,7 +26,7 @@ pub struct BucketQuery {
 #[utoipa::path(get, path = "/api/v1/timeline", params(Asked, BucketQuery),
     responses((status = 200, body = Timeline), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn timeline(State(web): App, looker: Looker, uri: Uri) -> Answered<Timeline> {
-    let (asked, bucket_s) = asked(&uri)?;
+    let (BucketQuery { bucket_s }, asked): (_, Asked) = query_parts(&uri, &["bucket_s"])?;
     let atlas = web.atlas().await;
     let question = Question::understand(&asked, &atlas, Time::now())?;
     let mut subject = question.subject();
@@ -40,7 +40,7 @@ pub async fn timeline(State(web): App, looker: Looker, uri: Uri) -> Answered<Tim
     responses((status = 200, body = CoverageTimeline), (status = 400, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn coverage(State(web): App, looker: Looker, uri: Uri) -> Answered<CoverageTimeline> {
-    let (asked, bucket_s) = asked(&uri)?;
+    let (BucketQuery { bucket_s }, asked): (_, Asked) = query_parts(&uri, &["bucket_s"])?;
     let (now, atlas) = (Time::now(), web.atlas().await);
     let question = Question::understand(&asked, &atlas, now)?;
     let mut subject = question.subject();
@@ -48,17 +48,4 @@ pub async fn coverage(State(web): App, looker: Looker, uri: Uri) -> Answered<Cov
     let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
     let told = blocking(move || web.search().coverage_timeline(&pass, &question, &atlas, bucket_s, now));
     Ok(Json(told.await?))
-}
-
-/// The question, and beside it the length of a bucket.
-fn asked(uri: &Uri) -> Result<(Asked, Option<u32>), Problem> {
-    let of_bucket = |pair: &&str| pair.starts_with("bucket_s=");
-    let pairs = || uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-    let part = |pairs: Vec<&str>| {
-        let uri = format!("/?{}", pairs.join("&")).parse::<Uri>();
-        uri.map_err(|_| Problem::bad_request("query: it can't be read"))
-    };
-    let bucket: BucketQuery = query(&part(pairs().filter(of_bucket).collect())?)?;
-    let question = query(&part(pairs().filter(|pair| !of_bucket(pair)).collect())?)?;
-    Ok((question, bucket.bucket_s))
 }

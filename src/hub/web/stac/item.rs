@@ -21,6 +21,9 @@ pub fn item(clip: &ClipView, base: &str) -> Value {
     if let Some(recorded) = &clip.recorded {
         properties["camnet:recorded"] = json!(recorded);
     }
+    if let Some(certainty) = clip.certainty {
+        properties["camnet:certainty"] = json!(certainty);
+    }
     let mut assets = Map::new();
     let mut asset = |name: &str, path: &Option<String>, kind: &str, role: &str, title: &str| {
         if let Some(path) = path {
@@ -51,27 +54,34 @@ pub fn item(clip: &ClipView, base: &str) -> Value {
 /// Which fields are shown (STAC API fields extension 1.0.0): names with dots.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fields {
-    pub include: Vec<String>,
+    /// Some without a name is not None: then fields are excluded from the usual ones, else from all.
+    pub include: Option<Vec<String>>,
     pub exclude: Vec<String>,
 }
 
-/// What is shown whenever somebody names fields to include.
-const ALWAYS: [&str; 8] =
+/// What is shown where nobody names a field to include.
+const USUAL: [&str; 8] =
     ["type", "stac_version", "id", "geometry", "bbox", "links", "assets", "properties.datetime"];
+/// What every item tells, whatever is included.
+const IDENTITY: [&str; 4] = ["type", "stac_version", "id", "collection"];
 
 /// The item with the fields that are asked for.
-pub fn only(item: Value, fields: &Fields) -> Value {
-    let mut shown = item.clone();
-    if !fields.include.is_empty() || fields.exclude.is_empty() {
-        shown = json!({});
-        for path in ALWAYS.into_iter().chain(fields.include.iter().map(String::as_str)) {
-            if !fields.exclude.iter().any(|out| out == path) {
-                copy(&item, &mut shown, path);
-            }
-        }
+pub fn only(item: &Value, fields: &Fields) -> Value {
+    let include = fields.include.as_deref().unwrap_or_default();
+    let mut shown = json!({});
+    if !include.is_empty() {
+        IDENTITY.iter().for_each(|path| copy(item, &mut shown, path));
+        include.iter().for_each(|path| copy(item, &mut shown, path));
+    } else if fields.include.is_some() || fields.exclude.is_empty() {
+        USUAL.iter().for_each(|path| copy(item, &mut shown, path));
+    } else {
+        shown = item.clone();
     }
-    for path in &fields.exclude {
+    // What is included too stays.
+    for path in fields.exclude.iter().filter(|path| !include.contains(path)) {
         remove(&mut shown, path);
+        let is_below = |name: &&String| name.strip_prefix(path.as_str()).is_some_and(|n| n.starts_with('.'));
+        include.iter().filter(is_below).for_each(|path| copy(item, &mut shown, path));
     }
     shown
 }
@@ -113,23 +123,55 @@ mod tests {
 
     #[test]
     fn fields_are_shown_as_asked() {
-        let item = json!({ "id": "a", "type": "Feature", "collection": "clips",
+        let item = json!({ "id": "a", "type": "Feature", "collection": "clips", "geometry": 1,
             "properties": { "datetime": "t", "title": "x", "deep": { "er": 1 } } });
-        let fields = |include: &[&str], exclude: &[&str]| {
-            let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect();
-            only(item.clone(), &Fields { include: owned(include), exclude: owned(exclude) })
+        let usual = json!({ "id": "a", "type": "Feature", "geometry": 1, "properties": { "datetime": "t" } });
+        let identity = json!({ "id": "a", "type": "Feature", "collection": "clips" });
+        let with = |value: &Value, key: &str, more: Value| {
+            let mut value = value.clone();
+            value[key] = more;
+            value
         };
-        assert_eq!(
-            fields(&[], &[]),
-            json!({ "id": "a", "type": "Feature", "properties": { "datetime": "t" } })
-        );
-        assert_eq!(fields(&["collection"], &["properties"])["collection"], "clips");
-        assert_eq!(
-            fields(&["properties.deep.er"], &[])["properties"],
-            json!({ "datetime": "t", "deep": { "er": 1 } })
-        );
-        let without = fields(&[], &["properties.title", "nothing.there"]);
-        assert_eq!(without["properties"], json!({ "datetime": "t", "deep": { "er": 1 } }));
-        assert_eq!(without["collection"], "clips");
+        let without = |value: &Value, key: &str| {
+            let mut value = value.clone();
+            remove(&mut value, key);
+            value
+        };
+        type Row<'a> = (Option<&'a [&'a str]>, &'a [&'a str], Value);
+        let table: [Row; 12] = [
+            (None, &[], usual.clone()),
+            (Some(&[]), &[], usual.clone()),
+            (Some(&[]), &["geometry"], without(&usual, "geometry")),
+            (None, &["geometry"], without(&item, "geometry")),
+            (None, &["properties.title", "nothing.there"], without(&item, "properties.title")),
+            (Some(&["id"]), &[], identity.clone()),
+            (Some(&["geometry"]), &["geometry"], with(&identity, "geometry", json!(1))),
+            (
+                Some(&["properties.deep.er"]),
+                &[],
+                with(&identity, "properties", json!({ "deep": { "er": 1 } })),
+            ),
+            (
+                Some(&["properties.title"]),
+                &["properties"],
+                with(&identity, "properties", json!({ "title": "x" })),
+            ),
+            (
+                Some(&["properties"]),
+                &["properties.deep", "properties.datetime"],
+                with(&identity, "properties", json!({ "title": "x" })),
+            ),
+            (Some(&["nothing"]), &["collection"], without(&identity, "collection")),
+            (
+                Some(&["properties.deep.er.and.more"]),
+                &[],
+                with(&identity, "properties", json!({ "deep": {} })),
+            ),
+        ];
+        for (include, exclude, expected) in table {
+            let owned = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let fields = Fields { include: include.map(owned), exclude: owned(exclude) };
+            assert_eq!(only(&item, &fields), expected, "{fields:?}");
+        }
     }
 }

@@ -8,10 +8,11 @@
 mod item;
 mod query;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -19,14 +20,18 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::api::{App, Looker, json_body, query as read_query};
+use super::api::{App, InPath, Looker, json_body, query as read_query};
 use super::{Problem, Web, blocking, openapi};
-use crate::hub::access::Action;
+use crate::hub::access::{Action, Pass};
+use crate::hub::catalog::{ClipKey, Order};
 use crate::hub::registry::History;
-use crate::hub::search::{Pages, cameras_of};
+use crate::hub::search::answer::ClipView;
+use crate::hub::search::atlas::Atlas;
+use crate::hub::search::question::Question;
+use crate::hub::search::{Pages, SearchError, cameras_of, next_page};
 use crate::model::Time;
 use item::{item, only};
-use query::{ItemsQuery, Search, SearchBody, SearchQuery};
+use query::{Search, SearchBody, SearchQuery};
 
 const STAC_VERSION: &str = "1.1.0";
 const COLLECTION: &str = "clips";
@@ -98,7 +103,8 @@ pub async fn conformance() -> Json<Value> {
 }
 
 /// The contract of this API.
-#[utoipa::path(get, path = "/stac/api", responses((status = 200, body = Object)))]
+#[utoipa::path(get, path = "/stac/api",
+    responses((status = 200, body = Object, content_type = "application/vnd.oai.openapi+json;version=3.1")))]
 pub async fn description() -> Response {
     ([(header::CONTENT_TYPE, openapi::MEDIA_TYPE)], openapi::contract()).into_response()
 }
@@ -131,7 +137,7 @@ pub async fn collections(State(web): App, headers: HeaderMap, uri: Uri) -> Json<
     responses((status = 200, body = Object), (status = 404, body = Problem)))]
 pub async fn collection(
     State(web): App,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Json<Value>, Problem> {
@@ -168,25 +174,21 @@ fn the_collection(base: &str, history: &History) -> Value {
 }
 
 /// Items of the collection, newest first.
-#[utoipa::path(get, path = "/stac/collections/{id}/items", params(("id" = String, Path), ItemsQuery),
+#[utoipa::path(get, path = "/stac/collections/{id}/items", params(("id" = String, Path), SearchQuery),
     responses((status = 200, body = Object, content_type = "application/geo+json"), (status = 400, body = Problem),
         (status = 404, body = Problem), (status = 503, body = Problem)))]
 pub async fn items(
     State(web): App,
     looker: Looker,
-    Path(id): Path<String>,
+    InPath(id): InPath<String>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     check_collection(&id)?;
-    let search = Search::of_items(read_query(&uri)?)?;
+    let search = Search::of_query(read_query(&uri)?)?;
     let base = base(&headers, &uri);
     let here = format!("{base}/collections/{COLLECTION}/items");
-    let (mut page, token) = run(&web, looker, &search, &base).await?;
-    let next = token.map(|token| search.next_link(&here, &token, false));
-    page["links"] = json!([link("root", &base, "application/json"), self_link(&here, &uri)]);
-    add_link(&mut page, next);
-    Ok(as_geojson(page))
+    searched(web, looker, &base, &here, &uri, search, false).await
 }
 
 /// One clip as an item.
@@ -196,7 +198,7 @@ pub async fn items(
 pub async fn one_item(
     State(web): App,
     looker: Looker,
-    Path((id, clip)): Path<(String, String)>,
+    InPath((id, clip)): InPath<(String, String)>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
@@ -220,7 +222,8 @@ pub async fn search_get(
     uri: Uri,
 ) -> Result<Response, Problem> {
     let search = Search::of_query(read_query(&uri)?)?;
-    searched(web, looker, headers, uri, search, false).await
+    let base = base(&headers, &uri);
+    searched(web, looker, &base, &format!("{base}/search"), &uri, search, false).await
 }
 
 /// Item search with a body.
@@ -235,22 +238,23 @@ pub async fn search_post(
     body: Body,
 ) -> Result<Response, Problem> {
     let search = Search::of_body(json_body(body).await?)?;
-    searched(web, looker, headers, uri, search, true).await
+    let base = base(&headers, &uri);
+    searched(web, looker, &base, &format!("{base}/search"), &uri, search, true).await
 }
 
+/// The answer of a search at the address `here`.
 async fn searched(
     web: Arc<Web>,
     looker: Looker,
-    headers: HeaderMap,
-    uri: Uri,
+    base: &str,
+    here: &str,
+    uri: &Uri,
     search: Search,
     is_post: bool,
 ) -> Result<Response, Problem> {
-    let base = base(&headers, &uri);
-    let here = format!("{base}/search");
-    let (mut page, token) = run(&web, looker, &search, &base).await?;
-    let next = token.map(|token| search.next_link(&here, &token, is_post));
-    page["links"] = json!([link("root", &base, "application/json"), self_link(&here, &uri)]);
+    let (mut page, token) = run(&web, looker, &search, base).await?;
+    let next = token.map(|token| search.next_link(here, &token, is_post));
+    page["links"] = json!([link("root", base, "application/json"), self_link(here, uri)]);
     add_link(&mut page, next);
     Ok(as_geojson(page))
 }
@@ -267,34 +271,73 @@ async fn run(
     let mut subject = question.subject();
     (subject["form"], subject["ids"]) = (json!("stac"), json!(search.ids));
     let pass = looker.pass(&web, Action::Search, None, subject).await?;
-    let (ids, fields, base) = (search.ids.clone(), search.fields.clone(), base.to_owned());
-    let is_meant = search.has_collection();
+    let (search, base) = (search.clone(), base.to_owned());
     blocking(move || {
-        let search = web.search();
-        let mut items = Vec::new();
-        let mut after = None;
-        if !is_meant {
+        let found = match &search.ids {
             // Other collections hold nothing here.
-        } else if let Some(ids) = ids {
-            for id in ids {
-                let found = search.clip(&pass, id, &atlas)?.filter(|clip| query::is_asked(clip, &question));
-                items.extend(found.map(|clip| item(&clip, &base)));
+            _ if !search.has_collection() => Page::default(),
+            Some(ids) => by_id(&web, &pass, &question, &atlas, ids)?,
+            None => by_place(&web, &pass, &question, &atlas)?,
+        };
+        let shown = |clip: &ClipView| {
+            let item = item(clip, &base);
+            match &search.fields {
+                Some(fields) => only(&item, fields),
+                None => item,
             }
-        } else {
-            let found = cameras_of(&question, &atlas)?;
-            let pages = Pages { most: question.limit, step: question.limit };
-            after = search.clips(&pass, &question, &found, &atlas, pages, |clip| {
-                items.push(item(&clip, &base));
-                true
-            })?;
-        }
-        if let Some(fields) = &fields {
-            items = items.into_iter().map(|item| only(item, fields)).collect();
-        }
+        };
+        let items: Vec<Value> = found.clips.iter().map(shown).collect();
         let page = json!({ "type": "FeatureCollection", "features": items, "numberReturned": items.len() });
-        Ok((page, after.map(|after| crate::hub::search::next_page(&question, after))))
+        Ok((page, found.after.map(|after| next_page(&question, after))))
     })
     .await
+}
+
+/// Clips, and where the next page goes on.
+#[derive(Default)]
+struct Page {
+    clips: Vec<ClipView>,
+    after: Option<ClipKey>,
+}
+
+/// The clips with these ids, as far as they lie in the question's time and place.
+fn by_id(
+    web: &Web,
+    pass: &Pass,
+    question: &Question,
+    atlas: &Atlas,
+    ids: &BTreeSet<Uuid>,
+) -> Result<Page, SearchError> {
+    let key = |clip: &ClipView| ClipKey { start_us: clip.start.as_microsecond(), clip: clip.id };
+    let is_behind = |clip: &ClipView| match (question.after, question.order) {
+        (None, _) => true,
+        (Some(after), Order::Newest) => key(clip) < after,
+        (Some(after), Order::Oldest) => key(clip) > after,
+    };
+    let mut clips = Vec::new();
+    for id in ids {
+        let found = web.search().clip(pass, *id, atlas)?;
+        clips.extend(found.filter(|clip| query::is_asked(clip, question) && is_behind(clip)));
+    }
+    clips.sort_by_key(key);
+    if question.order == Order::Newest {
+        clips.reverse();
+    }
+    let is_all = clips.len() <= question.limit;
+    clips.truncate(question.limit);
+    let after = clips.last().filter(|_| !is_all).map(key);
+    Ok(Page { clips, after })
+}
+
+fn by_place(web: &Web, pass: &Pass, question: &Question, atlas: &Atlas) -> Result<Page, SearchError> {
+    let found = cameras_of(question, atlas)?;
+    let pages = Pages { most: question.limit, step: question.limit };
+    let mut clips = Vec::new();
+    let after = web.search().clips(pass, question, &found, atlas, pages, |clip| {
+        clips.push(clip);
+        true
+    })?;
+    Ok(Page { clips, after })
 }
 
 fn self_link(here: &str, uri: &Uri) -> Value {

@@ -3,7 +3,9 @@
 //! Owns reading its two forms (query, body) into one, and that into a question of ours. What can't be understood is an
 //! error that names the key.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -13,39 +15,25 @@ use super::{COLLECTION, GEOJSON, Problem};
 use crate::hub::catalog::{ClipKey, Order, TimeRange};
 use crate::hub::search::answer::ClipView;
 use crate::hub::search::geometry::{Polygon, is_inside, polygons_of};
-use crate::hub::search::question::{Condition, Question};
+use crate::hub::search::question::{Condition, Question, list};
 use crate::hub::search::token::{Token, digest_of};
 use crate::hub::search::when::Words;
 use crate::limits::{PAGE_CLIPS_MAX, SEARCH_DEVICES_MAX, SEARCH_POLYGON_POINTS_MAX};
 use crate::model::{Point, Time};
 
 /// Items of a page, where nobody asks for another number.
-const LIMIT: u64 = 10;
-/// The largest number that may be asked for; a page may have fewer.
-const LIMIT_MAX: u64 = 10_000;
+const LIMIT: i64 = 10;
 /// Half the width of what a point or line becomes, degrees: half a metre.
 const HALF_WIDTH_DEG: f64 = 0.000_004_5;
 
-/// The query of a collection's items.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct ItemsQuery {
-    /// West, south, east, north.
-    bbox: Option<String>,
-    /// An instant or an interval; `..` is open.
-    datetime: Option<String>,
-    limit: Option<String>,
-    /// Of a `next` link.
-    token: Option<String>,
-}
-
-/// The query of a search.
+/// The query of a search, and of a collection's items: clients (pystac-client) send every key to both.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct SearchQuery {
+    /// West, south, east, north.
     bbox: Option<String>,
+    /// An instant or an interval; `..` is open.
     datetime: Option<String>,
     /// GeoJSON geometry as JSON text.
     intersects: Option<String>,
@@ -57,6 +45,7 @@ pub struct SearchQuery {
     sortby: Option<String>,
     /// With commas; `-` before a name leaves it out.
     fields: Option<String>,
+    /// Of a `next` link.
     token: Option<String>,
 }
 
@@ -69,9 +58,14 @@ pub struct SearchBody {
     #[schema(value_type = Option<Object>)]
     intersects: Option<Value>,
     ids: Option<Vec<String>>,
+    /// Text with commas is taken too: stac-api-validator sends it.
+    #[serde(default, deserialize_with = "list")]
+    #[schema(value_type = Option<Vec<String>>)]
     collections: Option<Vec<String>>,
     limit: Option<i64>,
     sortby: Option<Vec<SortBody>>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = FieldsBody, required = false)]
     fields: Option<FieldsBody>,
     token: Option<String>,
 }
@@ -87,10 +81,22 @@ pub struct SortBody {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FieldsBody {
-    #[serde(default)]
-    include: Vec<String>,
-    #[serde(default)]
-    exclude: Vec<String>,
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<Vec<String>>)]
+    include: Option<Option<Vec<String>>>,
+    exclude: Option<Vec<String>>,
+}
+
+/// Present even as null, which means another thing than absent.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
+impl From<FieldsBody> for Fields {
+    fn from(body: FieldsBody) -> Self {
+        let include = body.include.map(Option::unwrap_or_default);
+        Self { include, exclude: body.exclude.unwrap_or_default() }
+    }
 }
 
 /// A search that is understood.
@@ -99,7 +105,7 @@ pub struct Search {
     bbox: Option<Vec<f64>>,
     datetime: Option<String>,
     intersects: Option<Value>,
-    pub ids: Option<Vec<Uuid>>,
+    pub ids: Option<BTreeSet<Uuid>>,
     asked_ids: Option<Vec<String>>,
     collections: Option<Vec<String>>,
     limit: usize,
@@ -124,13 +130,9 @@ fn wrong(text: impl Into<String>) -> Problem {
 }
 
 impl Search {
-    pub fn of_items(query: ItemsQuery) -> Result<Self, Problem> {
-        let ItemsQuery { bbox, datetime, limit, token } = query;
-        Self::of_query(SearchQuery { bbox, datetime, limit, token, ..SearchQuery::default() })
-    }
-
     pub fn of_query(query: SearchQuery) -> Result<Self, Problem> {
-        let list = |text: Option<String>| text.map(|t| t.split(',').map(|t| t.trim().to_owned()).collect());
+        let some = |t: &str| Some(t.trim().to_owned()).filter(|t| !t.is_empty());
+        let list = |text: Option<String>| text.map(|t| t.split(',').filter_map(some).collect());
         let bbox = query.bbox.as_deref().map(|text| {
             let numbers = text.split(',').map(|n| n.trim().parse::<f64>());
             numbers.collect::<Result<Vec<f64>, _>>().map_err(|_| wrong("bbox: four numbers with commas"))
@@ -142,44 +144,24 @@ impl Search {
         let intersects = query.intersects.as_deref().map(|text| {
             serde_json::from_str::<Value>(text).map_err(|e| wrong(format!("intersects is not JSON: {e}")))
         });
-        let sortby = query.sortby.map(|text| {
-            let sort = |field: &str| {
-                let (direction, field) = match field.trim().split_at_checked(1) {
-                    Some(("-", field)) => ("desc", field),
-                    Some(("+", field)) => ("asc", field),
-                    _ => ("asc", field.trim()),
-                };
-                SortBody { field: field.to_owned(), direction: direction.to_owned() }
-            };
-            text.split(',').map(sort).collect()
-        });
-        let fields = query.fields.map(|text| {
-            let mut fields = FieldsBody::default();
-            for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-                match name.strip_prefix('-') {
-                    Some(name) => fields.exclude.push(name.to_owned()),
-                    None => fields.include.push(name.strip_prefix('+').unwrap_or(name).to_owned()),
-                }
-            }
-            fields
-        });
-        Self::of_body(SearchBody {
+        let search = Self::of_body(SearchBody {
             bbox: bbox.transpose()?,
             datetime: query.datetime,
             intersects: intersects.transpose()?,
             ids: list(query.ids),
             collections: list(query.collections),
             limit: limit.transpose()?,
-            sortby,
-            fields,
+            sortby: query.sortby.as_deref().map(sort_of),
+            fields: None,
             token: query.token,
-        })
+        })?;
+        Ok(Self { fields: query.fields.as_deref().map(fields_of), ..search })
     }
 
     pub fn of_body(body: SearchBody) -> Result<Self, Problem> {
-        let limit = body.limit.unwrap_or(LIMIT as i64);
-        if !(1..=LIMIT_MAX as i64).contains(&limit) {
-            return Err(wrong(format!("limit = {limit}: 1 to {LIMIT_MAX}")));
+        let limit = body.limit.unwrap_or(LIMIT);
+        if limit < 1 {
+            return Err(wrong(format!("limit = {limit}: 1 or more; a page has at most {PAGE_CLIPS_MAX}")));
         }
         if body.bbox.is_some() && body.intersects.is_some() {
             return Err(wrong("bbox and intersects: send one of them"));
@@ -191,7 +173,8 @@ impl Search {
             return Err(wrong(format!("collections: at most {SEARCH_DEVICES_MAX}")));
         }
         // An id that is no UUID is none of ours.
-        let ids = body.ids.as_ref().map(|ids| ids.iter().filter_map(|id| Uuid::parse_str(id).ok()).collect());
+        let uuid = |id: &String| Uuid::parse_str(id).ok();
+        let ids = body.ids.as_ref().map(|ids| ids.iter().filter_map(uuid).collect());
         Ok(Self {
             bbox: body.bbox,
             datetime: body.datetime,
@@ -199,9 +182,9 @@ impl Search {
             ids,
             asked_ids: body.ids,
             collections: body.collections.filter(|all| !all.is_empty()),
-            limit: (limit as usize).min(PAGE_CLIPS_MAX),
+            limit: usize::try_from(limit).unwrap_or(PAGE_CLIPS_MAX).min(PAGE_CLIPS_MAX),
             oldest_first: oldest_first(body.sortby.unwrap_or_default())?,
-            fields: body.fields.map(|f| Fields { include: f.include, exclude: f.exclude }),
+            fields: body.fields.map(Fields::from),
             token: body.token,
         })
     }
@@ -257,7 +240,8 @@ impl Search {
         }
         if let Some(Fields { include, exclude }) = &self.fields {
             let out = exclude.iter().map(|name| format!("-{name}"));
-            query.push(("fields", include.iter().cloned().chain(out).collect::<Vec<_>>().join(",")));
+            let names = include.iter().flatten().cloned().chain(out).collect::<Vec<_>>();
+            query.push(("fields", names.join(",")));
         }
         let query: Vec<String> =
             query.iter().map(|(key, value)| format!("{key}={}", encoded(value))).collect();
@@ -275,6 +259,34 @@ fn encoded(text: &str) -> String {
         }
     }
     out
+}
+
+/// Of a query: names with commas, `-` or `+` before them. A plus sign that was not encoded came as a space.
+fn sort_of(text: &str) -> Vec<SortBody> {
+    let sort = |field: &str| {
+        let (direction, field) = match field.trim().split_at_checked(1) {
+            Some(("-", field)) => ("desc", field),
+            Some(("+", field)) => ("asc", field),
+            _ => ("asc", field.trim()),
+        };
+        SortBody { field: field.to_owned(), direction: direction.to_owned() }
+    };
+    text.split(',').map(sort).collect()
+}
+
+/// Of a query: names with commas, `-` before those that are left out.
+fn fields_of(text: &str) -> Fields {
+    let mut fields = Fields::default();
+    for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        match name.strip_prefix('-') {
+            Some(name) => fields.exclude.push(name.to_owned()),
+            None => {
+                let name = name.strip_prefix('+').unwrap_or(name).to_owned();
+                fields.include.get_or_insert_default().push(name);
+            }
+        }
+    }
+    fields
 }
 
 fn oldest_first(sort: Vec<SortBody>) -> Result<bool, Problem> {
@@ -299,17 +311,8 @@ fn interval(text: &str) -> Result<TimeRange, Problem> {
     let wrong =
         |why: &str| wrong(format!("datetime = {text:?}: {why}; write 2026-11-20T22:15:00Z/.. for instance"));
     let time = |text: &str| {
-        let shape_is_right = text.len() >= 20
-            && text.as_bytes()[..19].iter().zip(b"0000-00-00T00:00:00").all(|(byte, shape)| match shape {
-                b'0' => byte.is_ascii_digit(),
-                b'T' => matches!(byte, b'T' | b't'),
-                other => byte == other,
-            })
-            && !text.contains(',');
-        if !shape_is_right {
-            return Err(wrong("not a time as in RFC 3339"));
-        }
-        text.parse::<Time>().map_err(|_| wrong("not a time as in RFC 3339"))
+        let time = text.parse::<Time>().ok().filter(|_| is_rfc_3339(text));
+        time.ok_or_else(|| wrong("not a time as in RFC 3339"))
     };
     let Some((from, to)) = text.split_once('/') else {
         let instant = time(text)?;
@@ -325,6 +328,31 @@ fn interval(text: &str) -> Result<TimeRange, Problem> {
         return Err(wrong("it ends before it begins"));
     }
     Ok(TimeRange { from, to })
+}
+
+/// The form of RFC 3339, 5.6: our own times may be written more freely.
+fn is_rfc_3339(text: &str) -> bool {
+    const TO_SECONDS: &[u8] = b"0000-00-00T00:00:00";
+    let is_like = |text: &[u8], shape: &[u8]| {
+        text.len() == shape.len()
+            && text.iter().zip(shape).all(|(byte, shape)| match shape {
+                b'0' => byte.is_ascii_digit(),
+                shape => byte.eq_ignore_ascii_case(shape),
+            })
+    };
+    let Some((to_seconds, rest)) = text.as_bytes().split_at_checked(TO_SECONDS.len()) else { return false };
+    let zone = match rest.split_first() {
+        Some((b'.', rest)) => {
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if digits == 0 {
+                return false;
+            }
+            &rest[digits..]
+        }
+        _ => rest,
+    };
+    let is_zone = [b"Z".as_slice(), b"+00:00", b"-00:00"].iter().any(|shape| is_like(zone, shape));
+    is_like(to_seconds, TO_SECONDS) && is_zone
 }
 
 /// Two rectangles where the box crosses the antimeridian (RFC 7946, 5.2).
@@ -416,7 +444,7 @@ fn strips(line: &[Value], out: &mut Vec<Polygon>) -> Result<(), String> {
     for pair in line.windows(2) {
         let ([x1, y1], [x2, y2]) = (pair[0], pair[1]);
         let length = (x2 - x1).hypot(y2 - y1);
-        out.push(square(pair[0]));
+        out.extend([square(pair[0]), square(pair[1])]);
         if length > 0.0 {
             let (dx, dy) = (-(y2 - y1) / length * HALF_WIDTH_DEG, (x2 - x1) / length * HALF_WIDTH_DEG);
             let ring = [[x1 + dx, y1 + dy], [x2 + dx, y2 + dy], [x2 - dx, y2 - dy], [x1 - dx, y1 - dy]];
@@ -447,6 +475,7 @@ mod tests {
         let ok = [
             "2026-11-20T22:15:00Z",
             "2026-11-20T22:15:00.5+07:00",
+            "2026-11-20t22:15:00.123456z",
             "2026-11-20T22:15:00Z/..",
             "../2026-11-20T22:15:00Z",
         ];
@@ -462,6 +491,10 @@ mod tests {
             "2026-13-01T00:00:00Z",
             "2026-11-20 22:15:00Z",
             "2026-11-20T22:15:00,5Z",
+            "2026-11-20T22:15:00.Z",
+            "2026-11-20T22:15:00+0700",
+            "2026-11-20T22:15:00Zé",
+            "2026-11-20T22:15:00.5+07:00:00",
             "2026-11-20T22:15:00Z/2026-11-20T22:14:00Z",
             "a/b/c",
         ] {
@@ -488,6 +521,11 @@ mod tests {
             shapes_of(&shape, &mut polygons).unwrap();
             assert!(is_inside(at, &polygons), "{shape}");
             assert!(!is_inside(Point { lat: 10.5, lon: 106.0 }, &polygons), "{shape}");
+        }
+        let mut polygons = Vec::new();
+        shapes_of(&json!({ "type": "LineString", "coordinates": line }), &mut polygons).unwrap();
+        for (lat, lon) in [(9.0, 105.0), (11.0, 107.0)] {
+            assert!(is_inside(Point { lat, lon }, &polygons), "the ends belong to a line");
         }
         for bad in
             [json!({}), json!({ "type": "Point" }), json!({ "type": "LineString", "coordinates": [[1, 2]] })]

@@ -4,13 +4,6 @@ use super::*;
 use crate::model::{Lamp, LampReason};
 
 impl Hub {
-    async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let response = self.client.post(format!("{}{path}", self.url)).json(body).send().await.unwrap();
-        let status = response.status().as_u16();
-        let text = response.text().await.unwrap();
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-    }
-
     async fn devices(&self, path: &str, list: &str) -> Vec<String> {
         let (status, answer) = self.get(path).await;
         assert_eq!(status, 200, "{path}: {answer}");

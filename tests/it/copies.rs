@@ -14,9 +14,13 @@ async fn a_clip_of_either_codec_has_a_working_copy_that_is_made_once() {
     let _alone = BOTH_CORES.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let source = video("car-detection.mp4");
-    let x265 = |parameters: &'static str| ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1", "-x265-params", parameters];
+    let x265 = |parameters: &'static str| {
+        ["-c:v", "libx265", "-preset", "ultrafast", "-tag:v", "hvc1", "-x265-params", parameters]
+    };
     // Open groups: a clip may begin with pictures that can't be shown.
-    let open = x265("log-level=none:keyint=24:min-keyint=24:scenecut=0:open-gop=1:bframes=3:b-adapt=0:repeat-headers=1");
+    let open = x265(
+        "log-level=none:keyint=24:min-keyint=24:scenecut=0:open-gop=1:bframes=3:b-adapt=0:repeat-headers=1",
+    );
     let closed = x265("log-level=none:keyint=24:bframes=0");
     let aac = dir.path().join("aac.mp4");
     run(Command::new("ffmpeg")
@@ -36,7 +40,8 @@ async fn a_clip_of_either_codec_has_a_working_copy_that_is_made_once() {
 
     let mut clips = Vec::new();
     for (camera, codec) in [("cam-01", "avc1"), ("cam-02", "hvc1"), ("cam-03", "hvc1")] {
-        let found = world.all(&format!("/api/v1/clips?from={began}&device={camera}&limit=100"), "clips").await;
+        let found =
+            world.all(&format!("/api/v1/clips?from={began}&device={camera}&limit=100"), "clips").await;
         let clip = found.into_iter().next().unwrap_or_else(|| panic!("{camera} has no clip"));
         assert!(clip["video"]["codec"].as_str().unwrap().starts_with(codec), "{clip}");
         check_copy(&world, dir.path(), &clip).await;
@@ -69,7 +74,11 @@ async fn check_copy(world: &HubWorld, dir: &Path, clip: &Value) {
     assert_eq!(response.status(), 200);
     let header = |name: &str| response.headers()[name].to_str().unwrap().to_owned();
     assert_eq!(header("camnet-copy"), format!("working-copy; of={}", clip["sha256"].as_str().unwrap()));
-    assert!(header("content-disposition").ends_with("-ban-lam-viec.mp4\""), "{}", header("content-disposition"));
+    assert!(
+        header("content-disposition").ends_with("-ban-lam-viec.mp4\""),
+        "{}",
+        header("content-disposition")
+    );
     let tag = header("etag");
     let copy = response.bytes().await.unwrap();
     assert_eq!(tag, format!("\"{}\"", Sha256Hash::of(&copy)));
@@ -94,8 +103,14 @@ async fn check_copy(world: &HubWorld, dir: &Path, clip: &Value) {
     let long = clip["end"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let long = long.duration_since(clip["start"].as_str().unwrap().parse().unwrap()).as_secs_f64();
     assert!((seconds(&shown) - long).abs() < 0.1, "{id}: {} s of {long} s", seconds(&shown));
-    assert!((seconds(&shown) - seconds(&recorded)).abs() < 0.1, "{id}: {} and {} s", seconds(&shown), seconds(&recorded));
-    let has_audio = |probe: &Value| probe["streams"].as_array().unwrap().iter().any(|s| s["codec_name"] == "aac");
+    assert!(
+        (seconds(&shown) - seconds(&recorded)).abs() < 0.1,
+        "{id}: {} and {} s",
+        seconds(&shown),
+        seconds(&recorded)
+    );
+    let has_audio =
+        |probe: &Value| probe["streams"].as_array().unwrap().iter().any(|s| s["codec_name"] == "aac");
     assert_eq!(has_audio(&shown), has_audio(&recorded), "{id}");
     let bits = copy.len() as f64 * 8.0 / seconds(&shown);
     assert!(bits < 500_000.0, "{id}: {bits} bits a second");
@@ -107,7 +122,11 @@ async fn check_copy(world: &HubWorld, dir: &Path, clip: &Value) {
         let mean = a.iter().zip(&b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
         assert!(mean < 4.0, "{id}: at {at} s the copy shows something else (difference {mean})");
     }
-    let decoded = Command::new("ffmpeg").args(["-v", "warning", "-i"]).arg(&copy_file).args(["-f", "null", "-"]).output();
+    let decoded = Command::new("ffmpeg")
+        .args(["-v", "warning", "-i"])
+        .arg(&copy_file)
+        .args(["-f", "null", "-"])
+        .output();
     assert_eq!(String::from_utf8_lossy(&decoded.unwrap().stderr), "", "ffmpeg warns about the copy of {id}");
 }
 
@@ -173,6 +192,12 @@ fn grey_at(file: &Path, at_s: f64) -> Vec<u8> {
         .args(["-vf", &filter, "-frames:v", "1", "-f", "rawvideo", "-"])
         .output()
         .unwrap();
-    assert_eq!(output.stdout.len(), 48 * 27, "{}: {}", file.display(), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        output.stdout.len(),
+        48 * 27,
+        "{}: {}",
+        file.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }

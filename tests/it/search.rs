@@ -27,8 +27,16 @@ async fn the_terminal_says_what_was_understood_and_the_hubs_own_errors() {
             "en_US.UTF-8",
             &["When: ", "20 m around", "1 camera\n", "0 clips from 1 camera\n", "not yet reported"],
         ),
-        (&["--area", "tân quy đông", "--device", "cam-01", "--lang", "en"], "C", &["devices cam-01", "0 clips"]),
-        (&["--route", route, "--width", "30", "--lang", "en"], "C", &["along the route, width 30 m · 5 cameras"]),
+        (
+            &["--area", "tân quy đông", "--device", "cam-01", "--lang", "en"],
+            "C",
+            &["devices cam-01", "0 clips"],
+        ),
+        (
+            &["--route", route, "--width", "30", "--lang", "en"],
+            "C",
+            &["along the route, width 30 m · 5 cameras"],
+        ),
         (&["--sees", "10.740478, 106.695490", "--lang", "en"], "C", &["1 camera\n", "sees from"]),
         (&["--suggest", "hoa phuong"], "C", &["Hoa Phượng"]),
         (&["--coverage", "--device", "cam-01", "--lang", "en"], "C", &["recorded 0 s", "|"]),
@@ -46,8 +54,10 @@ async fn the_terminal_says_what_was_understood_and_the_hubs_own_errors() {
         (&["--follow", "01900000-0000-7000-8000-000000000000"], "there is no such clip"),
         (&["--hub", "http://127.0.0.1:1"], "no hub answers"),
     ];
+    let here = world.url("");
     for (args, expected) in errors {
-        let args = if args[0] == "--hub" { vec!["search", args[0], args[1]] } else { [&["search", "--hub", &world.url("")], args].concat().to_vec() };
+        let hub = if args[0] == "--hub" { &["search"][..] } else { &["search", "--hub", &here] };
+        let args = [hub, args].concat();
         let output = camnet().args(&args).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && text.contains(expected), "{args:?}: {text}");

@@ -188,12 +188,17 @@ impl<W: Write> Teller<W> {
             below.push(format!("{only}: {}{more}", spans(at_box, lang)));
         }
         for lamp in list(&account["lamps"]) {
-            let states = list(&lamp["spans"]).iter().map(|span| {
-                let state = lang.word(span["state"].as_str().unwrap_or_default());
-                format!("{state} {}", clock_span(span))
-            });
+            // Less than a second is the seam at the window's edge.
+            let spans = list(&lamp["spans"]).iter();
+            let spans = spans.filter(|span| seconds_between(&span["start"], &span["end"]) >= Some(1.0));
+            let states: Vec<String> = spans
+                .map(|span| format!("{} {}", lang.word(bare(&span["state"])), clock_span(span)))
+                .collect();
+            if states.is_empty() {
+                continue;
+            }
             let (name, metres) = (lamp["name"].as_str().unwrap_or_default(), lamp["distance_m"].as_f64());
-            let states = first_of(states.collect(), lang);
+            let states = first_of(states, lang);
             below.push(format!(
                 "{} {name} ({:.0} m): {states}",
                 lang.pick("đèn", "lamps"),

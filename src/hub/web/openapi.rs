@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa::openapi::RefOr;
 use utoipa::{Modify, OpenApi};
 
-use super::{api, ask, events, lamp, places, stac, stream, timeline};
+use super::{api, ask, copies, events, lamp, places, stac, stream, timeline};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,7 @@ use super::{api, ask, events, lamp, places, stac, stream, timeline};
         api::clips_post,
         api::clip,
         api::clip_video,
+        copies::clip_copy,
         api::clip_thumbnail,
         stream::csv,
         stream::geojson,

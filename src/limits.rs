@@ -152,6 +152,14 @@ pub const HEAP_ARENAS_MAX: i32 = 1;
 pub const HEAP_BLOCK_BYTES_MAX: i32 = 128 << 10;
 /// Longest that making one still may take.
 pub const STILL_MAX: Duration = Duration::from_secs(20);
+/// A working copy of a clip: its width, pixels, and its rate, kbit/s, at most.
+pub const COPY_WIDTH_MAX: u32 = 640;
+pub const COPY_KBIT_PER_S: u32 = 400;
+/// Longest that making one may take in all, and without a picture.
+pub const COPY_MAKE_MAX: Duration = Duration::from_secs(600);
+pub const COPY_SILENT_MAX: Duration = Duration::from_secs(20);
+/// Largest `moov` or `moof` of a clip.
+pub const MP4_HEAD_BYTES_MAX: u64 = 16 << 20;
 /// Longest that a lamp cabinet may take to accept a connection.
 pub const MODBUS_CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest that a configuration may let a cabinet take for one answer.
@@ -306,6 +314,17 @@ pub const API_BODY_BYTES_MAX: usize = 64 << 10;
 pub const CLIP_BYTES_MAX: u64 = 1 << 30;
 /// Uploads that one box may have open at once.
 pub const UPLOADS_PER_BOX_MAX: usize = 64;
+/// Working copies that the hub keeps: bytes in all, and age since the last look; the oldest go first.
+pub const COPIES_BYTES_MAX: u64 = 4 << 30;
+pub const COPIES_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often those are looked for whose time is over.
+pub const COPIES_CLEAN_EVERY: Duration = Duration::from_secs(3600);
+/// Working copies that are made at once, each by one or two threads; and those that wait for their turn.
+pub const COPIES_AT_ONCE: usize = 2;
+pub const COPIES_WAITING_MAX: usize = 16;
+/// Longest that a request waits for a copy that is being made; then it is told to ask again after this, seconds.
+pub const COPY_WAIT_MAX: Duration = Duration::from_secs(60);
+pub const COPY_RETRY_AFTER_S: u32 = 5;
 /// Clips per page: default and most.
 pub const PAGE_CLIPS: usize = 50;
 pub const PAGE_CLIPS_MAX: usize = 500;
@@ -329,6 +348,8 @@ pub const EXPORT_CLIPS_MAX: usize = 100_000;
 /// Clips that an answer which is told as it comes reads at once, and lines that wait for the reader.
 pub const STREAM_CLIPS: usize = 16;
 pub const STREAM_LINES_MAX: usize = 64;
+/// Longest line of such an answer that `camnet search` reads.
+pub const SEARCH_LINE_BYTES_MAX: usize = 16 << 20;
 /// Files of days that the index keeps open.
 pub const INDEX_FILES_OPEN_MAX: usize = 256;
 /// Memory of the embedded index's cache.

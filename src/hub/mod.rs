@@ -34,6 +34,8 @@ pub mod registry;
 
 pub mod clips;
 
+pub mod copies;
+
 pub mod access;
 
 pub mod search;
@@ -66,6 +68,7 @@ use catalog::live::Live;
 use clips::{ClipStore, StoredSink};
 use command::Commands;
 use config::{BrokerConfig, HubConfig};
+use copies::Copies;
 use ingest::{Ingest, IngestError, SpeaksFor, TruthHandle};
 use metrics::HubMetrics;
 use registry::{Registry, RegistryFile};
@@ -197,7 +200,12 @@ impl Hub {
         let Ingest { handle, threads } = ingest;
         let clips = {
             let (sink, metrics): (Arc<dyn StoredSink>, _) = (Arc::new(Sink(handle.clone())), metrics.clone());
+            let data_dir = data_dir.clone();
             Arc::new(tokio::task::spawn_blocking(move || ClipStore::open(&data_dir, sink, metrics)).await??)
+        };
+        let copies = {
+            let (clips, metrics) = (clips.clone(), metrics.registry().clone());
+            Arc::new(tokio::task::spawn_blocking(move || Copies::open(&data_dir, clips, &metrics)).await??)
         };
         let replay: Replay = {
             let (handle, status, speaks_for) = (handle.clone(), status.clone(), speaks_for);
@@ -214,6 +222,7 @@ impl Hub {
             registry,
             gate,
             clips: clips.clone(),
+            copies,
             atlases: Arc::default(),
             metrics: metrics.clone(),
             status: status.clone(),

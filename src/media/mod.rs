@@ -1,13 +1,16 @@
-//! Everything that GStreamer does: the motion detector's decoder, stills, and the demo's cameras.
+//! Everything that GStreamer does: the motion detector's decoder, stills, the hub's working copies, and the demo's
+//! cameras.
 //!
 //! The only module that names GStreamer; its types do not leave it. May not know what the pictures
 //! are for, and may not touch the store.
 
+pub mod copy;
 pub mod decode;
 #[cfg(feature = "demo")]
 pub mod rtsp_server;
 pub mod shrink;
 pub mod still;
+pub mod timed;
 
 use gst::prelude::*;
 use gstreamer as gst;

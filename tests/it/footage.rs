@@ -43,7 +43,7 @@ fn nal_units(codec: VideoCodec, file: &Path) -> Vec<Vec<u8>> {
 }
 
 /// A still span, the file's first seconds of movement, and a still span again; with noise as a sensor has it.
-fn with_still_spans(dir: &Path, name: &str, source: &Path, moving_s: u32, encoder: &[&str]) -> PathBuf {
+pub fn with_still_spans(dir: &Path, name: &str, source: &Path, moving_s: u32, encoder: &[&str]) -> PathBuf {
     let out = dir.join(name);
     let filter = format!(
         "tpad=start_duration={STILL_S}:start_mode=clone:stop_duration={STILL_S}:stop_mode=clone,noise=alls=6:allf=t,format=yuv420p"
@@ -58,7 +58,7 @@ fn with_still_spans(dir: &Path, name: &str, source: &Path, moving_s: u32, encode
     out
 }
 
-const X264: [&str; 8] = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "20"];
+pub const X264: [&str; 8] = ["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-g", "20"];
 
 fn time(value: &Value) -> Timestamp {
     value.as_str().unwrap().parse().unwrap()
@@ -282,7 +282,7 @@ fn moment_of_byte(file: &Path, stream: &str, at: usize) -> f64 {
 
 /// Serves the files once, as cameras of two boxes, until each has ended and all clips are at the hub; when it began, and
 /// the boxes. `audible` are the cameras whose audio is recorded.
-async fn record(
+pub async fn record(
     world: &HubWorld,
     sources: &[(&str, PathBuf)],
     audible: &[&str],

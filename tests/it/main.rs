@@ -4,6 +4,7 @@ mod bad_camera;
 mod bad_input;
 mod chaos;
 mod contracts;
+mod copies;
 mod delivery;
 mod demo;
 mod footage;

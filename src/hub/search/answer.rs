@@ -13,6 +13,7 @@ use super::question::Condition;
 use super::round;
 use super::when::Words;
 use crate::hub::catalog::{Basis, ClipRow, Order};
+use crate::hub::copies::AVAILABLE;
 use crate::hub::registry::Placement;
 use crate::model::{
     ClockQuality, ClockSource, CoverageSpan, GapCause, Sha256Hash, SpanState, SyncState, Time, View,
@@ -226,6 +227,8 @@ pub struct VideoView {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Links {
     pub video: Option<String>,
+    /// A small H.264 working copy, where the hub can make one.
+    pub copy: Option<String>,
     pub thumbnail: Option<String>,
 }
 
@@ -375,6 +378,7 @@ pub fn clip_view(
         sha256: row.sha256,
         links: Links {
             video: link(row.stored, "video.mp4"),
+            copy: link(row.stored && AVAILABLE, "copy.mp4"),
             thumbnail: link(row.thumbnail_stored, "thumbnail.jpg"),
         },
         audio_codec: row.audio_codec,

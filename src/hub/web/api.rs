@@ -44,6 +44,7 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/coverage", get(super::timeline::coverage))
         .route("/clips/{id}", get(clip))
         .route("/clips/{id}/video.mp4", get(clip_video))
+        .route("/clips/{id}/copy.mp4", get(super::copies::clip_copy))
         .route("/clips/{id}/thumbnail.jpg", get(clip_thumbnail))
         .route("/understand", get(ask::understand))
         .route("/suggest", get(ask::suggest))
@@ -130,7 +131,7 @@ pub async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Problem> {
     serde_json::from_slice(&body).map_err(|e| Problem::bad_request(format!("body: {e}")))
 }
 
-fn clip_id(text: &str) -> Result<Uuid, Problem> {
+pub fn clip_id(text: &str) -> Result<Uuid, Problem> {
     Uuid::parse_str(text).map_err(|_| Problem::not_found("there is no such clip: its id is no UUID"))
 }
 
@@ -211,7 +212,7 @@ async fn search(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct PurposeQuery {
-    purpose: Option<String>,
+    pub purpose: Option<String>,
 }
 
 /// One clip.

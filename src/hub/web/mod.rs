@@ -7,6 +7,7 @@ mod api;
 mod ask;
 pub mod boxes;
 mod console;
+mod copies;
 mod events;
 pub mod lamp;
 pub mod openapi;
@@ -38,6 +39,7 @@ use super::access::Gate;
 use super::catalog::Catalog;
 use super::clips::ClipStore;
 use super::command::Commands;
+use super::copies::Copies;
 use super::metrics::HubMetrics;
 use super::registry::Registry;
 use super::reindex::Rebuilder;
@@ -56,6 +58,7 @@ pub struct Web {
     pub registry: Arc<Registry>,
     pub gate: Arc<Gate>,
     pub clips: Arc<ClipStore>,
+    pub copies: Arc<Copies>,
     /// What questions know of the registry; begins empty.
     pub atlases: Arc<Atlases>,
     pub metrics: HubMetrics,
@@ -111,9 +114,14 @@ pub async fn serve_officers(
             format!("{listen} is not a loopback address; until login exists officers are served there only");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
     }
+    let copies = web.copies.clone();
+    let cleaning = tokio::spawn(copies::clean(copies.clone(), shutdown.clone()));
     let app = officers_router(web).into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    drain(serve.into_future(), shutdown).await
+    let served = drain(serve.into_future(), shutdown).await;
+    cleaning.abort();
+    copies.stop();
+    served
 }
 
 /// Waits for `serve`, but after `shutdown` no longer than the drain may take.

@@ -4,7 +4,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa::OpenApi;
 
-use super::{api, ask, events, lamp, places, stac, stream, timeline};
+use super::{api, ask, copies, events, lamp, places, stac, stream, timeline};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -16,6 +16,7 @@ use super::{api, ask, events, lamp, places, stac, stream, timeline};
         api::clips_post,
         api::clip,
         api::clip_video,
+        copies::clip_copy,
         api::clip_thumbnail,
         stream::csv,
         stream::geojson,

@@ -42,7 +42,7 @@ impl Problem {
     }
 
     /// For the hub's own failures: the details are for the log, not for who asked.
-    fn internal(status: StatusCode, error: &dyn std::error::Error) -> Self {
+    pub fn internal(status: StatusCode, error: &dyn std::error::Error) -> Self {
         let mut causes = String::new();
         let mut source = error.source();
         while let Some(cause) = source {

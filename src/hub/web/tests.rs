@@ -120,7 +120,8 @@ impl Hub {
         let registry = Registry::open(&data.join("acts")).unwrap();
         registry.import(&ward(), hour_ago()).unwrap();
         let metrics = HubMetrics::new();
-        let clips = ClipStore::open(data, sink.clone(), metrics.clone()).unwrap();
+        let clips = Arc::new(ClipStore::open(data, sink.clone(), metrics.clone()).unwrap());
+        let copies = Copies::open(data, clips.clone(), metrics.registry()).unwrap();
         let shutdown = CancellationToken::new();
         let commands = Commands::new(no_broker(&shutdown), metrics.registry()).unwrap();
         let web = Arc::new(Web {
@@ -128,7 +129,8 @@ impl Hub {
             catalog,
             registry: Arc::new(registry),
             gate: Arc::new(gate),
-            clips: Arc::new(clips),
+            clips,
+            copies: Arc::new(copies),
             metrics,
             status: Arc::default(),
             atlases: Arc::default(),

@@ -54,10 +54,22 @@ fn entity_tag(sha256: &Sha256Hash) -> String {
     format!("\"{sha256}\"")
 }
 
-/// The answer with the part's bytes.
+/// The answer with the part's bytes of an original.
 pub async fn answer(
     pass: &Pass,
     clips: &ClipStore,
+    sha256: &Sha256Hash,
+    bytes: u64,
+    kind: &'static str,
+    wanted: Wanted,
+) -> Result<Response, Problem> {
+    let file = clips.read(pass, sha256, bytes).await?;
+    part(file, sha256, bytes, kind, wanted).await
+}
+
+/// The answer with the part's bytes of an open file, which was opened with a pass.
+pub async fn part(
+    mut file: tokio::fs::File,
     sha256: &Sha256Hash,
     bytes: u64,
     kind: &'static str,
@@ -73,7 +85,6 @@ pub async fn answer(
             return Ok(response);
         }
     };
-    let mut file = clips.read(pass, sha256, bytes).await?;
     let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read");
     file.seek(SeekFrom::Start(first)).await.map_err(failed)?;
     let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), 64 << 10));

@@ -47,8 +47,8 @@ impl Demo {
     fn search_finds(&self, within: Duration) -> String {
         let deadline = Instant::now() + within;
         loop {
-            let output = run(Command::new("sh").args(["-c", &self.search]));
-            if !output.starts_with("0 clips") {
+            let output = run(Command::new("sh").args(["-c", &self.search]).env("LC_ALL", "en_US.UTF-8"));
+            if !output.contains("\n0 clips") {
                 return output;
             }
             assert!(Instant::now() < deadline, "the printed search found nothing:\n{output}");

@@ -16,5 +16,6 @@ mod parsers;
 mod probe;
 mod proxy;
 mod reindex;
+mod search;
 mod traps;
 mod world;

@@ -39,7 +39,7 @@ enum Command {
     /// Look after a journal: of a hub, an outbox or a ring.
     Journal(journal::JournalArgs),
     /// Find footage by time and place.
-    Search(search::SearchArgs),
+    Search(Box<search::SearchArgs>),
     /// Many boxes at once against a real hub on this machine: rates, latencies, losses.
     #[cfg(all(feature = "edge", feature = "hub"))]
     Load(crate::load::LoadArgs),
@@ -168,7 +168,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "hub")]
         Command::Hub(HubArgs { command: Some(HubCommand::Lamp(args)), .. }) => lamp::run(args).await,
         Command::Journal(args) => journal::run(args).await,
-        Command::Search(args) => search::run(args).await,
+        Command::Search(args) => search::run(*args).await,
         #[cfg(all(feature = "edge", feature = "hub"))]
         Command::Load(args) => {
             start_logging();

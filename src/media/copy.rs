@@ -15,7 +15,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gstreamer_app as gst_app;
 
-use super::timed::Timed;
+use super::timed::{Shown, Timed};
 use super::{MediaError, caps_name, chain, element, error_detail, init, parser, plain_decoder};
 use crate::limits::{
     AUDIO_BYTES_WAITING_MAX, COPY_KBIT_PER_S, COPY_MAKE_MAX, COPY_SILENT_MAX, COPY_WIDTH_MAX,
@@ -61,7 +61,7 @@ pub fn working_copy(
     }
     let has_aac = timed.audio() == Some(*b"mp4a");
     let counts = Arc::new(Counts::default());
-    let (pipeline, source) = build(codec, has_aac, to, &counts)?;
+    let (pipeline, source) = build(codec, has_aac, to, &counts, timed.shown())?;
     let running = Running(pipeline);
     running.0.set_state(gst::State::Playing).map_err(|e| failed(e.to_string()))?;
     std::thread::scope(|scope| {
@@ -154,6 +154,7 @@ fn build(
     has_aac: bool,
     to: &Path,
     counts: &Arc<Counts>,
+    shown: Shown,
 ) -> Result<(gst::Pipeline, gst_app::AppSrc), MediaError> {
     let pipeline = gst::Pipeline::new();
     let source =
@@ -169,6 +170,18 @@ fn build(
 
     let (parse, last) = video_branch(&pipeline, codec, counts)?;
     into_mux(&mux, "video_%u", &last)?;
+    let encoded = parse.static_pad("sink").expect("a parser has a sink pad");
+    encoded.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(picture)) = &mut info.data
+            && let Some(ns) = shown.next()
+        {
+            let picture = picture.make_mut();
+            picture.set_pts(gst::ClockTime::from_nseconds(ns));
+            // The demultiplexer's own would lie behind some of these.
+            picture.set_dts(gst::ClockTime::NONE);
+        }
+        gst::PadProbeReturn::Ok
+    });
     let mut inputs = vec![(caps_name(codec), parse)];
     if has_aac {
         let (queue, parse) = (queue(0, AUDIO_BYTES_WAITING_MAX as u32)?, element("aacparse")?);

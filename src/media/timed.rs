@@ -1,11 +1,13 @@
 //! A clip's bytes with the times that a demultiplexer needs: a `tfdt` in each fragment that has none.
 //!
 //! The ring writes fragments without `tfdt`, so that a joined clip begins at zero (`edge/fmp4.rs`); a player counts on
-//! from the fragment before, GStreamer's demultiplexer begins at zero again with each. Changes the bytes on their way
-//! to the demultiplexer only, and what has a `tfdt`, or is no fragment, not at all. No GStreamer here.
+//! from the fragment before, GStreamer's demultiplexer begins at zero again with each. It also shifts all pictures where
+//! some are shown before their decode time, as FFmpeg does: so the pictures' own times are read here too. Changes the
+//! bytes on their way to the demultiplexer only, and what has a `tfdt`, or is no fragment, not at all. No GStreamer here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits::MP4_HEAD_BYTES_MAX;
 
@@ -21,14 +23,34 @@ const TFHD_DURATION: u32 = 0x8;
 const TRUN_DATA_OFFSET: u32 = 0x1;
 const TRUN_FIRST_FLAGS: u32 = 0x4;
 const TRUN_DURATION: u32 = 0x100;
-/// Those of the fields of a sample, 4 bytes each.
+const TRUN_OFFSET: u32 = 0x800;
+/// Those of the fields of a sample, 4 bytes each, and of those before the offset.
 const TRUN_FIELDS: u32 = 0xf00;
+const TRUN_BEFORE_OFFSET: u32 = 0x700;
+
+/// When the pictures that were handed on are shown, in decode order, nanoseconds from the clip's beginning.
+#[derive(Debug, Clone, Default)]
+pub struct Shown(Arc<Mutex<VecDeque<u64>>>);
+
+impl Shown {
+    /// That of the next picture; None where the clip does not say it so.
+    pub fn next(&self) -> Option<u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    fn put(&self, times: impl Iterator<Item = u64>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(times);
+    }
+}
 
 /// Reads an MP4 file in pieces, timed.
 pub struct Timed<R> {
     file: R,
     /// Ticks of each track up to here.
     clocks: BTreeMap<u32, u64>,
+    /// The video's track and its ticks per second; none where its pictures' times can't be told.
+    video: Option<(u32, u32)>,
+    shown: Shown,
     /// Bytes of the box that is handed on as it is.
     plain: u64,
     audio: Option<[u8; 4]>,
@@ -36,12 +58,17 @@ pub struct Timed<R> {
 
 impl<R: Read> Timed<R> {
     pub fn new(file: R) -> Self {
-        Self { file, clocks: BTreeMap::new(), plain: 0, audio: None }
+        Self { file, clocks: BTreeMap::new(), video: None, shown: Shown::default(), plain: 0, audio: None }
     }
 
     /// The sample entry of the audio, `mp4a` for instance; known once the piece with the `moov` was read.
     pub fn audio(&self) -> Option<[u8; 4]> {
         self.audio
+    }
+
+    /// The times of the pictures that were handed on.
+    pub fn shown(&self) -> Shown {
+        self.shown.clone()
     }
 
     /// The next bytes; empty at the end of the file.
@@ -87,9 +114,21 @@ impl<R: Read> Timed<R> {
         }
         if kind == *b"moov" {
             self.audio = audio_entry(&bytes[8..]);
+            self.video = video_track(&bytes[8..]);
             return Ok(bytes);
         }
-        Ok(timed_moof(&bytes, &mut self.clocks).unwrap_or(bytes))
+        let mut moof = Moof { clocks: self.clocks.clone(), video: self.video, ticks: Vec::new() };
+        let Some(timed) = moof.timed(&bytes) else {
+            // From here on pictures and times would not match.
+            self.video = None;
+            return Ok(bytes);
+        };
+        (self.clocks, self.video) = (moof.clocks, moof.video);
+        if let Some((_, timescale)) = self.video {
+            let ns = |ticks: &i64| ((*ticks).max(0) as u128 * 1_000_000_000 / u128::from(timescale)) as u64;
+            self.shown.put(moof.ticks.iter().map(ns));
+        }
+        Ok(timed)
     }
 }
 
@@ -135,78 +174,126 @@ fn audio_entry(moov: &[u8]) -> Option<[u8; 4]> {
     })
 }
 
-/// The `moof` with a `tfdt` in each `traf`; None where one has its own or can't be understood.
-fn timed_moof(moof: &[u8], clocks: &mut BTreeMap<u32, u64>) -> Option<Vec<u8>> {
-    let body = moof.get(8..)?;
-    let parts = boxes(body)?;
-    let grown = TFDT_BYTES * parts.iter().filter(|(kind, ..)| kind == b"traf").count();
-    let (mut out, mut after) = (moof[..8].to_vec(), clocks.clone());
-    for (kind, at, end) in parts {
-        if kind != *b"traf" {
-            out.extend_from_slice(&body[at..end]);
-            continue;
-        }
-        put_traf(&mut out, &body[at + 8..end], grown, &mut after)?;
-    }
-    let size = u32::try_from(out.len()).ok()?;
-    out[..4].copy_from_slice(&size.to_be_bytes());
-    *clocks = after;
-    Some(out)
+/// Id and ticks per second of the first track whose media is video.
+fn video_track(moov: &[u8]) -> Option<(u32, u32)> {
+    boxes(moov)?.into_iter().filter(|(kind, ..)| kind == b"trak").find_map(|(_, at, end)| {
+        let trak = &moov[at + 8..end];
+        let mdia = child(trak, b"mdia")?;
+        let is_video = child(mdia, b"hdlr")?.get(8..12)? == b"vide";
+        // Two times stand before either, of 32 or 64 bits by the version.
+        let behind_times = |full: &[u8]| u32_at(full, if full.first() == Some(&1) { 20 } else { 12 });
+        let id = behind_times(child(trak, b"tkhd")?)?;
+        let timescale = behind_times(child(mdia, b"mdhd")?)?;
+        (is_video && timescale > 0).then_some((id, timescale))
+    })
 }
 
-fn put_traf(out: &mut Vec<u8>, traf: &[u8], grown: usize, clocks: &mut BTreeMap<u32, u64>) -> Option<()> {
-    let size = u32::try_from(8 + traf.len() + TFDT_BYTES).ok()?;
-    out.extend_from_slice(&size.to_be_bytes());
-    out.extend_from_slice(b"traf");
-    let (mut track, mut usual) = (None, None);
-    for (kind, at, end) in boxes(traf)? {
-        let part = &traf[at..end];
-        match &kind {
-            b"tfdt" => return None,
-            b"tfhd" => {
-                let flags = u32_at(part, 8)? & 0xff_ffff;
-                let id = u32_at(part, 12)?;
-                let skipped = 8 * usize::from(flags & TFHD_BASE_OFFSET != 0)
-                    + 4 * usize::from(flags & TFHD_DESCRIPTION != 0);
-                usual = if flags & TFHD_DURATION != 0 { Some(u32_at(part, 16 + skipped)?) } else { None };
-                track = Some(id);
-                out.extend_from_slice(part);
-                out.extend_from_slice(&(TFDT_BYTES as u32).to_be_bytes());
-                out.extend_from_slice(b"tfdt\x01\0\0\0");
-                out.extend_from_slice(&clocks.get(&id).copied().unwrap_or(0).to_be_bytes());
+/// A `moof` on its way.
+struct Moof {
+    clocks: BTreeMap<u32, u64>,
+    video: Option<(u32, u32)>,
+    /// When its pictures are shown.
+    ticks: Vec<i64>,
+}
+
+impl Moof {
+    /// The bytes with a `tfdt` in each `traf`; None where one has its own or can't be understood.
+    fn timed(&mut self, moof: &[u8]) -> Option<Vec<u8>> {
+        let body = moof.get(8..)?;
+        let parts = boxes(body)?;
+        let grown = TFDT_BYTES * parts.iter().filter(|(kind, ..)| kind == b"traf").count();
+        let mut out = moof[..8].to_vec();
+        for (kind, at, end) in parts {
+            if kind == *b"traf" {
+                self.put_traf(&mut out, &body[at + 8..end], grown)?;
+            } else {
+                out.extend_from_slice(&body[at..end]);
             }
-            b"trun" => {
-                let ticks = duration(part, usual)?;
-                let clock = clocks.entry(track?).or_default();
-                *clock = clock.checked_add(ticks)?;
-                let begins = out.len();
-                out.extend_from_slice(part);
-                if u32_at(part, 8)? & TRUN_DATA_OFFSET != 0 {
-                    let offset = u32_at(part, 16)?.checked_add(u32::try_from(grown).ok()?)?;
-                    out.get_mut(begins + 16..begins + 20)?.copy_from_slice(&offset.to_be_bytes());
+        }
+        let size = u32::try_from(out.len()).ok()?;
+        out[..4].copy_from_slice(&size.to_be_bytes());
+        Some(out)
+    }
+
+    fn put_traf(&mut self, out: &mut Vec<u8>, traf: &[u8], grown: usize) -> Option<()> {
+        let size = u32::try_from(8 + traf.len() + TFDT_BYTES).ok()?;
+        out.extend_from_slice(&size.to_be_bytes());
+        out.extend_from_slice(b"traf");
+        let (mut track, mut usual) = (None, None);
+        for (kind, at, end) in boxes(traf)? {
+            let part = &traf[at..end];
+            match &kind {
+                b"tfdt" => return None,
+                b"tfhd" => {
+                    let id = u32_at(part, 12)?;
+                    (track, usual) = (Some(id), usual_duration(part)?);
+                    out.extend_from_slice(part);
+                    out.extend_from_slice(&(TFDT_BYTES as u32).to_be_bytes());
+                    out.extend_from_slice(b"tfdt\x01\0\0\0");
+                    out.extend_from_slice(&self.clocks.get(&id).copied().unwrap_or(0).to_be_bytes());
                 }
+                b"trun" => {
+                    self.count(part, track?, usual)?;
+                    let begins = out.len();
+                    out.extend_from_slice(part);
+                    if u32_at(part, 8)? & TRUN_DATA_OFFSET != 0 {
+                        let offset = u32_at(part, 16)?.checked_add(u32::try_from(grown).ok()?)?;
+                        out.get_mut(begins + 16..begins + 20)?.copy_from_slice(&offset.to_be_bytes());
+                    }
+                }
+                _ => out.extend_from_slice(part),
             }
-            _ => out.extend_from_slice(part),
         }
+        track.map(|_| ())
     }
-    track.map(|_| ())
+
+    /// Moves the track's clock on by the samples of a `trun`, and notes when they are shown.
+    fn count(&mut self, trun: &[u8], track: u32, usual: Option<u32>) -> Option<()> {
+        let flags = u32_at(trun, 8)?;
+        let count = u32_at(trun, 12)? as usize;
+        let clock = self.clocks.entry(track).or_default();
+        let is_video = self.video.is_some_and(|(id, _)| id == track);
+        if flags & TRUN_DURATION == 0 {
+            *clock = clock.checked_add(u64::from(usual?).checked_mul(count as u64)?)?;
+            // The ring never writes it so; then the demultiplexer's times have to do.
+            self.video = self.video.filter(|_| !is_video);
+            return Some(());
+        }
+        let optional = |flag: u32| 4 * usize::from(flags & flag != 0);
+        let first = 16 + optional(TRUN_DATA_OFFSET) + optional(TRUN_FIRST_FLAGS);
+        let step = 4 * (flags & TRUN_FIELDS).count_ones() as usize;
+        let samples = trun.get(first..)?;
+        if samples.len() / step < count {
+            return None;
+        }
+        for sample in samples.chunks_exact(step).take(count) {
+            if is_video {
+                self.ticks.push(i64::try_from(*clock).ok()?.checked_add(offset(sample, flags)?)?);
+            }
+            *clock = clock.checked_add(u64::from(u32_at(sample, 0)?))?;
+        }
+        Some(())
+    }
 }
 
-/// Ticks that the samples of a `trun` last; `usual` is for those that do not say.
-fn duration(trun: &[u8], usual: Option<u32>) -> Option<u64> {
-    let flags = u32_at(trun, 8)? & 0xff_ffff;
-    let count = u32_at(trun, 12)? as usize;
-    if flags & TRUN_DURATION == 0 {
-        return u64::from(usual?).checked_mul(count as u64);
+/// From decoding to showing; signed from version 1 on, which stands before the flags.
+fn offset(sample: &[u8], flags: u32) -> Option<i64> {
+    if flags & TRUN_OFFSET == 0 {
+        return Some(0);
     }
-    let first =
-        16 + 4 * usize::from(flags & TRUN_DATA_OFFSET != 0) + 4 * usize::from(flags & TRUN_FIRST_FLAGS != 0);
-    let step = 4 * (flags & TRUN_FIELDS).count_ones() as usize;
-    let samples = trun.get(first..)?;
-    if samples.len() / step < count {
-        return None;
+    let offset = u32_at(sample, 4 * (flags & TRUN_BEFORE_OFFSET).count_ones() as usize)?;
+    Some(if flags >> 24 == 0 { i64::from(offset) } else { i64::from(offset as i32) })
+}
+
+/// How long a sample lasts that does not say it, by the `tfhd`.
+fn usual_duration(tfhd: &[u8]) -> Option<Option<u32>> {
+    let flags = u32_at(tfhd, 8)?;
+    if flags & TFHD_DURATION == 0 {
+        return Some(None);
     }
-    samples.chunks_exact(step).take(count).try_fold(0u64, |sum, s| sum.checked_add(u64::from(u32_at(s, 0)?)))
+    let base = 8 * usize::from(flags & TFHD_BASE_OFFSET != 0);
+    let description = 4 * usize::from(flags & TFHD_DESCRIPTION != 0);
+    u32_at(tfhd, 16 + base + description).map(Some)
 }
 
 #[cfg(test)]
@@ -262,6 +349,28 @@ mod tests {
         }
         let torn = &fragment(1)[..40];
         assert!(read(torn).is_err() && read(&[0, 0, 0, 2, 0, 0, 0, 0]).is_err());
+    }
+
+    #[test]
+    fn pictures_say_when_they_are_shown_where_some_are_shown_before_they_are_decoded() {
+        let trak = |id: u32, media: &[u8; 4], timescale: u32| {
+            let hdlr = boxed(b"hdlr", &[&words(&[0, 0]), media]);
+            let mdia = boxed(b"mdia", &[&boxed(b"mdhd", &[&words(&[0, 0, 0, timescale, 0])]), &hdlr]);
+            boxed(b"trak", &[&boxed(b"tkhd", &[&words(&[0, 0, 0, id])]), &mdia])
+        };
+        let moov = boxed(b"moov", &[&trak(2, b"soun", 8000), &trak(1, b"vide", 10)]);
+        // Decoded first, shown third; then two that are shown before.
+        let tfhd = |id: u32| boxed(b"tfhd", &[&words(&[0x02_0000, id])]);
+        let trun = words(&[0x0100_0901, 3, 100, 1, 2, 1, -1i32 as u32, 1, -1i32 as u32]);
+        let video = boxed(b"traf", &[&tfhd(1), &boxed(b"trun", &[&trun])]);
+        let sound = boxed(b"traf", &[&tfhd(2), &boxed(b"trun", &[&words(&[0x101, 1, 90, 160])])]);
+        let moof = boxed(b"moof", &[&video, &sound]);
+        let film = [moov, moof.clone(), moof].concat();
+        let mut timed = Timed::new(&film[..]);
+        while !timed.piece().unwrap().is_empty() {}
+        let shown = timed.shown();
+        let times: Vec<u64> = std::iter::from_fn(|| shown.next()).map(|ns| ns / 100_000_000).collect();
+        assert_eq!(times, [2, 0, 1, 5, 3, 4]);
     }
 
     #[test]

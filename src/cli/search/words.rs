@@ -37,12 +37,12 @@ impl Lang {
         }
     }
 
-    fn of<'a>(self, words: &'a Value) -> &'a str {
+    fn of(self, words: &Value) -> &str {
         words[self.pick("vi", "en")].as_str().unwrap_or_default()
     }
 
     /// What the hub calls by a word of the contract.
-    fn word<'a>(self, word: &'a str) -> &'a str {
+    fn word(self, word: &str) -> &str {
         let (vi, en) = match word {
             "box_off" => ("hộp tắt", "box off"),
             "camera_unreachable" => ("mất kết nối camera", "camera unreachable"),

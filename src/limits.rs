@@ -348,6 +348,9 @@ pub const EXPORT_CLIPS_MAX: usize = 100_000;
 /// Clips that an answer which is told as it comes reads at once, and lines that wait for the reader.
 pub const STREAM_CLIPS: usize = 16;
 pub const STREAM_LINES_MAX: usize = 64;
+/// Answers that are told at once, and how long one waits for a reader who takes nothing.
+pub const STREAMS_MAX: usize = 64;
+pub const STREAM_STALL_MAX: Duration = Duration::from_secs(60);
 /// Longest line of such an answer that `camnet search` reads.
 pub const SEARCH_LINE_BYTES_MAX: usize = 16 << 20;
 /// Files of days that the index keeps open.

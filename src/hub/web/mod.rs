@@ -6,7 +6,7 @@
 mod api;
 mod ask;
 pub mod boxes;
-mod console;
+pub mod console;
 mod copies;
 mod events;
 pub mod lamp;

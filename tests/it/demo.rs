@@ -186,6 +186,15 @@ async fn readme_commands_are_known_and_work() {
                 let said = String::from_utf8_lossy(&said).into_owned();
                 assert!(said.contains("no hub answers"), "{text}: {said}");
             }
+            // That it finds footage is seen by `copies` and `search`; here no hub runs.
+            c if c.starts_with("camnet search ") => {
+                let binary = env!("CARGO_BIN_EXE_camnet");
+                let nowhere = format!("{binary} search --lang en --hub http://127.0.0.1:{} ", free_port());
+                let text = c.replacen("camnet search ", &nowhere, 1);
+                let said = Command::new("sh").args(["-c", &text]).output().unwrap().stderr;
+                let said = String::from_utf8_lossy(&said).into_owned();
+                assert!(said.contains("no hub answers"), "{text}: {said}");
+            }
             c if c.starts_with("camnet ") => run_here.push(c.to_owned()),
             other => panic!("the README has a command that no test knows: {other}"),
         }

@@ -24,7 +24,7 @@ const COPY_HEADER: HeaderName = HeaderName::from_static("camnet-copy");
 /// `Camnet-Copy` names the original by its SHA-256. Takes one byte range.
 #[utoipa::path(get, path = "/api/v1/clips/{id}/copy.mp4", params(("id" = uuid::Uuid, Path), PurposeQuery),
     responses((status = 200, content_type = "video/mp4"), (status = 206, content_type = "video/mp4"),
-        (status = 404, body = Problem), (status = 416, body = Problem), (status = 422, body = Problem),
+        (status = 400, body = Problem), (status = 404, body = Problem), (status = 416, body = Problem), (status = 422, body = Problem),
         (status = 501, body = Problem), (status = 503, body = Problem)))]
 pub async fn clip_copy(
     State(web): App,

@@ -69,8 +69,9 @@ use clips::ClipSearch;
 use day_files::DayFiles;
 use directory::{Run, Runs};
 use events::EventSearch;
-use keys::{applied_key, device_of, kind, run_key, stored_key, version_key};
+use keys::{applied_key, device_of, first_text, kind, run_key, stored_key, version_key};
 use packed::{Moved, Packed};
+use reads::Account;
 use seal::{Sealed, seal};
 use sources::Sources;
 use span_block::SpanEntry;
@@ -309,6 +310,11 @@ impl Embedded {
         Ok(is_new || packed.has_upload(clip, sha256)?)
     }
 
+    /// The store with the open run over it.
+    fn view<'a>(&'a self, state: &'a State) -> View<'a> {
+        View { tree: &self.tree, layers: [&NOTHING, &state.writes] }
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         unlocked(self.state.read())
     }
@@ -320,7 +326,7 @@ impl Embedded {
     /// Answers a question from everything that is applied.
     fn answer<T>(&self, question: impl FnOnce(View<'_>) -> T) -> T {
         let state = self.state();
-        question(View { tree: &self.tree, layers: [&NOTHING, &state.writes] })
+        question(self.view(&state))
     }
 }
 
@@ -455,9 +461,8 @@ fn boxes_of(tree: &sled::Tree, kinds: &[u8]) -> Result<HashSet<BoxId>, String> {
     for &kind in kinds {
         for key in tree.scan_prefix([kind]).keys() {
             let key = key.map_err(|e| e.to_string())?;
-            let text =
-                key[1..].split(|&byte| byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
-            boxes.insert(BoxId::new(text.unwrap_or_default()).map_err(|e| e.to_string())?);
+            let text = first_text(&key).map_err(|e| e.to_string())?;
+            boxes.insert(BoxId::new(text).map_err(|e| e.to_string())?);
         }
     }
     Ok(boxes)
@@ -518,7 +523,7 @@ impl Catalog for Embedded {
         let mut search = ClipSearch::new(query, &self.sources());
         let closed = {
             let state = self.state();
-            search.add_keyed(View { tree: &self.tree, layers: [&NOTHING, &state.writes] }, &state)?;
+            search.add_keyed(self.view(&state), &state)?;
             self.closed(&state)
         };
         let packed = closed.packed();
@@ -539,19 +544,22 @@ impl Catalog for Embedded {
         let search = ClipSearch::new(&query, &self.sources());
         let (keyed, closed) = {
             let state = self.state();
-            let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
+            let view = self.view(&state);
             (clips::keyed_starts(view, &state, &query)?, self.closed(&state))
         };
         clips::counts(&search, &keyed, closed.packed(), buckets)
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
-        let state = self.state();
-        let closed = self.closed(&state);
+        let (keyed, closed) = {
+            let state = self.state();
+            (reads::keyed_clip(self.view(&state), clip)?, self.closed(&state))
+        };
         let packed = closed.packed();
-        let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
-        let entry = reads::clip(view, packed, clip, &self.sources())?;
-        drop(state);
+        let entry = match keyed {
+            Some(entry) => Some(entry),
+            None => packed.clip(clip, &self.sources())?,
+        };
         entry.map(|e| reads::clip_row(e, |clip, sha256| self.has_file(packed, clip, sha256))).transpose()
     }
 
@@ -560,26 +568,25 @@ impl Catalog for Embedded {
         devices: &[DeviceId],
         range: TimeRange,
     ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
-        let state = self.state();
         let sources = self.sources();
-        let view = View { tree: &self.tree, layers: [&NOTHING, &state.writes] };
-        let shift_us = reads::shift_of(view, &state, &sources, devices)?;
-        let (from_us, to_us) = (range.from.as_microsecond(), range.to.as_microsecond());
-        let mut of: Vec<u32> = devices.iter().flat_map(|device| sources.asked(None, Some(device))).collect();
-        of.sort_unstable();
-        of.dedup();
-        let closed = self.closed(&state);
-        let (low, high) = (from_us.saturating_sub(shift_us), to_us.saturating_add(shift_us));
+        let (mut accounts, closed) = {
+            let state = self.state();
+            let accounts = reads::accounts(self.view(&state), &state, &sources, devices, range)?;
+            (accounts, self.closed(&state))
+        };
+        let shift_us = accounts.iter().map(Account::shift_us).max().unwrap_or(0);
+        let (low, high) = (range.from.as_microsecond(), range.to.as_microsecond());
+        let (low, high) = (low.saturating_sub(shift_us), high.saturating_add(shift_us));
         let mut packed: HashMap<&DeviceId, Vec<SpanEntry>> = HashMap::new();
-        for entry in closed.packed().spans_within(&of, low, high, &sources)? {
+        for entry in closed.packed().spans_within(&sources.of_devices(devices), low, high, &sources)? {
             let Some((_, Some(device))) = sources.who(entry.source) else { continue };
             packed.entry(device).or_default().push(entry);
         }
-        let of_device = |device| packed.get(device).map_or(&[][..], Vec::as_slice);
-        devices
-            .iter()
-            .map(|device| reads::coverage(view, &state, &sources, device, range, of_device(device)))
-            .collect()
+        for (device, account) in devices.iter().zip(&mut accounts) {
+            let of_device = packed.get(device).map_or(&[][..], Vec::as_slice);
+            of_device.iter().for_each(|entry| account.add(entry.span, &entry.value));
+        }
+        Ok(accounts.into_iter().map(Account::laid_out).collect())
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {

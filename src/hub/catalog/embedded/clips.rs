@@ -9,9 +9,9 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use super::clip_block::{ClipBlock, ClipEntry, ClipHead};
-use super::directory::{BlockBounds, Run};
+use super::directory::BlockBounds;
 use super::keys::{clip_key, kind};
-use super::packed::{Packed, unreadable};
+use super::packed::{Packed, each_block, unreadable};
 use super::sources::Sources;
 use super::state::State;
 use super::values::{ClipValue, decode};
@@ -52,11 +52,8 @@ enum What {
 
 impl<'a> ClipSearch<'a> {
     pub fn new(query: &'a ClipQuery, sources: &Sources) -> Self {
-        let mut numbers: Vec<u32> =
-            query.devices.iter().flat_map(|device| sources.asked(None, Some(device))).collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        Self { query, sources: numbers, heap: BinaryHeap::new(), keyed: Vec::new(), blocks: Vec::new() }
+        let sources = sources.of_devices(&query.devices);
+        Self { query, sources, heap: BinaryHeap::new(), keyed: Vec::new(), blocks: Vec::new() }
     }
 
     /// Takes the clips that are keys, at most a page of each camera.
@@ -89,9 +86,7 @@ impl<'a> ClipSearch<'a> {
 
     /// The page's clips in order.
     pub fn page(&mut self, packed: Packed<'_>, sources: &Sources) -> Result<Vec<ClipEntry>, CatalogError> {
-        for (n, run) in packed.runs.iter().enumerate() {
-            self.add_run(n, run);
-        }
+        self.add_blocks(packed)?;
         let mut page = Vec::new();
         while page.len() < self.query.limit
             && let Some(place) = self.heap.pop()
@@ -112,28 +107,28 @@ impl<'a> ClipSearch<'a> {
         Ok(page)
     }
 
-    fn add_run(&mut self, n: usize, run: &Run) {
-        let section = &run.blocks.clips;
-        if !self.query.ranges.iter().any(|r| section.may_overlap(us(r).0, us(r).1)) {
-            return;
-        }
+    fn add_blocks(&mut self, packed: Packed<'_>) -> Result<(), CatalogError> {
         let Self { query, sources, heap, .. } = self;
-        for block in section.of_sources(sources) {
-            let bounds = &section.blocks[block];
-            if !query.ranges.iter().any(|r| bounds.may_overlap(us(r).0, us(r).1)) {
-                continue;
-            }
-            let is_behind_page = query.after.is_none_or(|after| match query.order {
+        let is_behind_page = |bounds: &BlockBounds| {
+            query.after.is_none_or(|after| match query.order {
                 Order::Newest => bounds.start_min_us <= after.start_us,
                 Order::Oldest => bounds.start_max_us >= after.start_us,
-            });
-            if is_behind_page {
-                heap.push(Place {
-                    rank: first_rank(query, bounds.start_min_us, bounds.start_max_us),
-                    what: What::Block { run: n, block },
-                });
-            }
-        }
+            })
+        };
+        let is_meant = |bounds: &BlockBounds| {
+            is_behind_page(bounds) && query.ranges.iter().any(|r| bounds.may_overlap(us(r).0, us(r).1))
+        };
+        each_block(
+            packed.runs,
+            |run| &run.blocks.clips,
+            sources,
+            is_meant,
+            |at| {
+                let rank = first_rank(query, at.bounds.start_min_us, at.bounds.start_max_us);
+                heap.push(Place { rank, what: What::Block { run: at.run_number, block: at.number } });
+                Ok(())
+            },
+        )
     }
 
     fn open(&mut self, packed: Packed<'_>, run: usize, block: usize) -> Result<(), CatalogError> {
@@ -214,16 +209,15 @@ pub fn counts(
         }
     };
     keyed.iter().for_each(|&start_us| add(start_us));
-    let begins = |bounds: &BlockBounds| {
-        search.query.ranges.iter().any(|r| bounds.start_min_us <= us(r).1 && bounds.start_max_us >= us(r).0)
-    };
-    for run in packed.runs.iter() {
-        let section = &run.blocks.clips;
-        if !search.query.ranges.iter().any(|r| section.may_overlap(us(r).0, us(r).1)) {
-            continue;
-        }
-        for bounds in section.of_sources(&search.sources).map(|n| &section.blocks[n]).filter(|b| begins(b)) {
-            let block = packed.clips(run, bounds)?;
+    let begins =
+        |bounds: &BlockBounds| search.query.ranges.iter().any(|r| bounds.may_begin(us(r).0, us(r).1));
+    each_block(
+        packed.runs,
+        |run| &run.blocks.clips,
+        &search.sources,
+        begins,
+        |at| {
+            let block = packed.clips(at.run, at.bounds)?;
             for (n, head) in block.heads().iter().enumerate() {
                 if search.sources.binary_search(&head.source).is_ok()
                     && !packed.has_moved(kind::CLIP, head.source, block.clip(n))
@@ -231,8 +225,9 @@ pub fn counts(
                     add(head.start_us);
                 }
             }
-        }
-    }
+            Ok(())
+        },
+    )?;
     Ok(counts)
 }
 

@@ -43,11 +43,8 @@ pub struct RunBlocks {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     pub blocks: Vec<BlockBounds>,
-    /// Over all blocks; meaningless when there is none.
-    start_min_us: i64,
-    start_max_us: i64,
-    reach_min_us: i64,
-    reach_max_us: i64,
+    /// Around all of them; without meaning when there is none.
+    whole: BlockBounds,
 }
 
 /// What one block holds at least and at most, and where it lies.
@@ -86,27 +83,37 @@ impl BlockBounds {
     pub fn may_overlap(&self, from_us: i64, to_us: i64) -> bool {
         self.reach_min_us() <= to_us && self.reach_max_us >= from_us
     }
+
+    /// Some row may begin from `from_us` to `to_us`.
+    pub fn may_begin(&self, from_us: i64, to_us: i64) -> bool {
+        self.start_min_us <= to_us && self.start_max_us >= from_us
+    }
+
+    /// The bounds of both.
+    fn around(&self, other: &Self) -> Self {
+        let start_min_us = self.start_min_us.min(other.start_min_us);
+        let margin_us = start_min_us - self.reach_min_us().min(other.reach_min_us());
+        Self {
+            source_min: self.source_min.min(other.source_min),
+            source_max: self.source_max.max(other.source_max),
+            start_min_us,
+            start_max_us: self.start_max_us.max(other.start_max_us),
+            margin_us: u32::try_from(margin_us).unwrap_or(u32::MAX),
+            reach_max_us: self.reach_max_us.max(other.reach_max_us),
+            ..Self::default()
+        }
+    }
 }
 
 impl Section {
     pub fn push(&mut self, block: BlockBounds) {
-        let is_first = self.blocks.is_empty();
-        let least = |known: i64, new: i64| if is_first { new } else { known.min(new) };
-        let most = |known: i64, new: i64| if is_first { new } else { known.max(new) };
-        self.start_min_us = least(self.start_min_us, block.start_min_us);
-        self.start_max_us = most(self.start_max_us, block.start_max_us);
-        self.reach_min_us = least(self.reach_min_us, block.reach_min_us());
-        self.reach_max_us = most(self.reach_max_us, block.reach_max_us);
+        self.whole = if self.blocks.is_empty() { block } else { self.whole.around(&block) };
         self.blocks.push(block);
     }
 
-    /// First and last begin of its rows.
-    pub fn starts_us(&self) -> Option<(i64, i64)> {
-        (!self.blocks.is_empty()).then_some((self.start_min_us, self.start_max_us))
-    }
-
-    pub fn may_overlap(&self, from_us: i64, to_us: i64) -> bool {
-        !self.blocks.is_empty() && self.reach_min_us <= to_us && self.reach_max_us >= from_us
+    /// What its blocks hold at least and at most together.
+    pub fn whole(&self) -> Option<&BlockBounds> {
+        (!self.blocks.is_empty()).then_some(&self.whole)
     }
 
     /// Numbers of the blocks that may hold rows of one of `sources` (smallest first).

@@ -87,8 +87,8 @@ impl EventSearch {
     pub fn look_through(&mut self, packed: Packed<'_>) -> Result<Option<EventKey>, CatalogError> {
         let mut chunks = BinaryHeap::new();
         for (run, section) in packed.runs.iter().map(|run| self.section(run)).enumerate() {
-            if let Some((min, max)) = section.starts_us() {
-                chunks.extend(self.chunk(run, None, min, max));
+            if let Some(whole) = section.whole() {
+                chunks.extend(self.chunk(run, None, whole.start_min_us, whole.start_max_us));
             }
         }
         let first_rank = self.rank(match self.order {

@@ -118,12 +118,15 @@ pub fn device_key(device: &DeviceId) -> Vec<u8> {
     Key::new(kind::DEVICE).text(device.as_str()).0
 }
 
+/// The text that a key begins with.
+pub fn first_text(key: &[u8]) -> Result<&str, CatalogError> {
+    let text = key[1..].split(|&byte| byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(text).map_err(|e| corrupt(key, e.to_string()))
+}
+
 /// The device that a key begins with.
 pub fn device_of(key: &[u8]) -> Result<DeviceId, CatalogError> {
-    let text = key[1..].split(|&byte| byte == 0).next().and_then(|text| std::str::from_utf8(text).ok());
-    let device =
-        text.ok_or_else(|| "no text".to_owned()).and_then(|t| DeviceId::new(t).map_err(|e| e.to_string()));
-    device.map_err(|why| corrupt(key, why))
+    DeviceId::new(first_text(key)?).map_err(|e| corrupt(key, e.to_string()))
 }
 pub fn epoch_key(box_id: &BoxId, epoch: Epoch) -> Vec<u8> {
     Key::new(kind::EPOCH).text(box_id.as_str()).number(epoch.0).0

@@ -91,7 +91,7 @@ impl Packed<'_> {
     fn ids(&self, run: &Run, section: &Section, id: Uuid) -> Result<Vec<IdRow>, CatalogError> {
         let time = id_block::time_ms(id) as i64;
         let mut found = Vec::new();
-        if !section.may_overlap(time, time) {
+        if !section.whole().is_some_and(|whole| whole.may_overlap(time, time)) {
             return Ok(found);
         }
         let first = section.blocks.partition_point(|block| block.reach_max_us < time);
@@ -111,16 +111,13 @@ impl Packed<'_> {
         sources: &Sources,
     ) -> Result<Vec<ClipEntry>, CatalogError> {
         let mut found = Vec::new();
-        for run in self.runs.iter() {
-            let section = &run.blocks.clips;
-            if section.starts_us().is_none_or(|(first, last)| first > to_us || last < from_us) {
-                continue;
-            }
-            for n in section.of_sources(of) {
-                let bounds = &section.blocks[n];
-                if bounds.start_min_us > to_us || bounds.start_max_us < from_us {
-                    continue;
-                }
+        let is_meant = |bounds: &BlockBounds| bounds.may_begin(from_us, to_us);
+        each_block(
+            self.runs,
+            |run| &run.blocks.clips,
+            of,
+            is_meant,
+            |BlockAt { run, bounds, .. }| {
                 let mut block = self.clips(run, bounds)?;
                 for n in 0..block.heads().len() {
                     let head = block.heads()[n];
@@ -131,8 +128,9 @@ impl Packed<'_> {
                         found.push(block.entry(n, sources).map_err(|why| unreadable(run, bounds, why))?);
                     }
                 }
-            }
-        }
+                Ok(())
+            },
+        )?;
         Ok(found)
     }
 
@@ -145,13 +143,13 @@ impl Packed<'_> {
         sources: &Sources,
     ) -> Result<Vec<SpanEntry>, CatalogError> {
         let mut found = Vec::new();
-        for run in self.runs.iter().filter(|run| run.blocks.spans.may_overlap(from_us, to_us)) {
-            let section = &run.blocks.spans;
-            for n in section.of_sources(of) {
-                let bounds = &section.blocks[n];
-                if !bounds.may_overlap(from_us, to_us) {
-                    continue;
-                }
+        let is_meant = |bounds: &BlockBounds| bounds.may_overlap(from_us, to_us);
+        each_block(
+            self.runs,
+            |run| &run.blocks.spans,
+            of,
+            is_meant,
+            |BlockAt { run, bounds, .. }| {
                 let spans = self.spans(run, bounds, sources)?;
                 found.extend(spans.into_iter().filter(|entry| {
                     entry.value.start.as_microsecond() <= to_us
@@ -159,10 +157,42 @@ impl Packed<'_> {
                         && of.binary_search(&entry.source).is_ok()
                         && !self.has_moved(kind::SPAN, entry.source, entry.span)
                 }));
-            }
-        }
+                Ok(())
+            },
+        )?;
         Ok(found)
     }
+}
+
+/// Visits each block of a section that may hold rows of some sources (smallest first) and is meant.
+pub fn each_block<'a>(
+    runs: &'a Runs,
+    section: impl Fn(&'a Run) -> &'a Section,
+    of: &[u32],
+    is_meant: impl Fn(&BlockBounds) -> bool,
+    mut visit: impl FnMut(BlockAt<'a>) -> Result<(), CatalogError>,
+) -> Result<(), CatalogError> {
+    for (run_number, run) in runs.iter().enumerate() {
+        let section = section(run);
+        if !section.whole().is_some_and(&is_meant) {
+            continue;
+        }
+        for number in section.of_sources(of) {
+            let bounds = &section.blocks[number];
+            if is_meant(bounds) {
+                visit(BlockAt { run_number, run, number, bounds })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One block of one run.
+pub struct BlockAt<'a> {
+    pub run_number: usize,
+    pub run: &'a Run,
+    pub number: usize,
+    pub bounds: &'a BlockBounds,
 }
 
 /// The beginning of a file's hash, which tells the files of one clip apart.

@@ -10,9 +10,7 @@ use uuid::Uuid;
 
 use super::clip_block::ClipEntry;
 use super::keys::{Key, kind, last_number};
-use super::packed::Packed;
 use super::sources::Sources;
-use super::span_block::SpanEntry;
 use super::state::State;
 use super::values::{ClipValue, EpochValue, RefusedValue, SpanValue, decode};
 use super::view::View;
@@ -24,44 +22,59 @@ use super::{
 use crate::limits::INDEX_SCAN_MAX;
 use crate::model::{BoxId, CoverageSpan, DeviceId, Epoch, Sha256Hash, SpanState, Still, Time};
 
-/// The clip with this id.
-pub fn clip(
-    view: View<'_>,
-    packed: Packed<'_>,
-    clip: Uuid,
-    sources: &Sources,
-) -> Result<Option<ClipEntry>, CatalogError> {
-    let Some(key) = view.get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else {
-        return packed.clip(clip, sources);
-    };
+/// The clip with this id, if it is a key.
+pub fn keyed_clip(view: View<'_>, clip: Uuid) -> Result<Option<ClipEntry>, CatalogError> {
+    let Some(key) = view.get::<Vec<u8>>(&Key::new(kind::CLIP_BY_ID).uuid(clip).0)? else { return Ok(None) };
     let Some(value) = view.get::<ClipValue>(&key)? else { return Ok(None) };
     Ok(Some(ClipEntry { source: 0, clip, value, stored: false, thumbnail_stored: false }))
 }
 
-/// The accounts of some devices, each by time. `packed` is what closed runs hold of them.
-pub fn coverage(
+/// The account of one device in the making.
+pub struct Account {
+    device: DeviceId,
+    range: TimeRange,
+    /// What was said of the clocks of the boxes that told of it.
+    corrections: BTreeMap<BoxId, Vec<Correction>>,
+    spans: Vec<CoverageSpan>,
+}
+
+/// The accounts of some devices, with the spans that are keys.
+pub fn accounts(
     view: View<'_>,
     state: &State,
     sources: &Sources,
-    device: &DeviceId,
+    devices: &[DeviceId],
     range: TimeRange,
-    packed: &[SpanEntry],
-) -> Result<Vec<CoverageSpan>, CatalogError> {
-    let corrections = corrections_of(view, state, sources, device)?;
-    let shift_us = shift_us(&corrections);
-    let at = |us: i64, span: Uuid| Key::new(kind::SPAN).text(device.as_str()).time(us).uuid(span).0;
-    let longest_us = state.device(device).span_us_max;
-    let first = range.from.as_microsecond().saturating_sub(longest_us).saturating_sub(shift_us);
-    let last = range.to.as_microsecond().saturating_add(shift_us);
-    let bounds = (Bound::Included(at(first, Uuid::nil())), Bound::Included(at(last, Uuid::max())));
-    let mut spans = Vec::new();
-    let mut add = |span: Uuid, value: &SpanValue| {
+) -> Result<Vec<Account>, CatalogError> {
+    let mut accounts = Vec::with_capacity(devices.len());
+    for device in devices {
+        let corrections = corrections_of(view, state, sources, device)?;
+        let mut account = Account { device: device.clone(), range, corrections, spans: Vec::new() };
+        let at = |us: i64, span: Uuid| Key::new(kind::SPAN).text(device.as_str()).time(us).uuid(span).0;
+        let (shift_us, longest_us) = (account.shift_us(), state.device(device).span_us_max);
+        let first = range.from.as_microsecond().saturating_sub(longest_us).saturating_sub(shift_us);
+        let last = range.to.as_microsecond().saturating_add(shift_us);
+        let bounds = (Bound::Included(at(first, Uuid::nil())), Bound::Included(at(last, Uuid::max())));
+        for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
+            let (key, value) = entry?;
+            let span = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id"));
+            account.add(span, &decode(&key, &value)?);
+        }
+        accounts.push(account);
+    }
+    Ok(accounts)
+}
+
+impl Account {
+    /// Adds a span, if it overlaps the range where it is placed.
+    pub fn add(&mut self, span: Uuid, value: &SpanValue) {
         let own = value.correction.map(of_span);
-        let of_box = corrections.get(&value.box_id).map_or(&[][..], Vec::as_slice);
+        let of_box = self.corrections.get(&value.box_id).map_or(&[][..], Vec::as_slice);
         let of_box = own.as_ref().map_or(of_box, std::slice::from_ref);
-        let (start, end, _) = place_in_time(value.start, value.upto, Some(device), of_box, value.received);
-        if range.overlaps(start, end) && start < end {
-            spans.push(CoverageSpan {
+        let (start, end, _) =
+            place_in_time(value.start, value.upto, Some(&self.device), of_box, value.received);
+        if self.range.overlaps(start, end) && start < end {
+            self.spans.push(CoverageSpan {
                 span: Some(span),
                 state: value.cause.map_or(SpanState::Recorded, |cause| SpanState::Gap { cause }),
                 start,
@@ -70,37 +83,17 @@ pub fn coverage(
                 merkle_root: value.merkle_root.map(Sha256Hash),
             });
         }
-    };
-    for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
-        let (key, value) = entry?;
-        add(
-            Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id")),
-            &decode(&key, &value)?,
-        );
     }
-    for entry in packed {
-        add(entry.span, &entry.value);
-    }
-    Ok(lay_out(spans))
-}
 
-/// How far a correction may move a span of these devices, microseconds.
-pub fn shift_of(
-    view: View<'_>,
-    state: &State,
-    sources: &Sources,
-    devices: &[DeviceId],
-) -> Result<i64, CatalogError> {
-    let mut most = 0;
-    for device in devices {
-        most = most.max(shift_us(&corrections_of(view, state, sources, device)?));
+    /// How far a correction may move a span, microseconds.
+    pub fn shift_us(&self) -> i64 {
+        let shift_ms = self.corrections.values().flatten().map(|c| c.correction_ms.saturating_abs()).max();
+        shift_ms.unwrap_or(0).saturating_mul(1000)
     }
-    Ok(most)
-}
 
-fn shift_us(corrections: &BTreeMap<BoxId, Vec<Correction>>) -> i64 {
-    let shift_ms = corrections.values().flatten().map(|c| c.correction_ms.saturating_abs()).max();
-    shift_ms.unwrap_or(0).saturating_mul(1000)
+    pub fn laid_out(self) -> Vec<CoverageSpan> {
+        lay_out(self.spans)
+    }
 }
 
 pub fn refused(view: View<'_>, query: &RefusedQuery) -> Result<RefusedPage, CatalogError> {

@@ -73,6 +73,15 @@ impl Sources {
         numbers
     }
 
+    /// The numbers of some devices, by whatever box, smallest first.
+    pub fn of_devices(&self, devices: &[DeviceId]) -> Vec<u32> {
+        let mut numbers: Vec<u32> =
+            devices.iter().filter_map(|device| self.devices.get(device)).flatten().copied().collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     /// Boxes that ever spoke about the device.
     pub fn boxes_of(&self, device: &DeviceId) -> Vec<BoxId> {
         let numbers = self.devices.get(device).map_or(&[][..], Vec::as_slice);

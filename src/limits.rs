@@ -336,6 +336,8 @@ pub const SEARCH_RADIUS_M_MAX: f64 = 50_000.0;
 pub const SEARCH_CAMERAS_MAX: usize = 2_000;
 /// Coverage spans per camera in one answer; beyond it the answer says `truncated`.
 pub const SEARCH_SPANS_MAX: usize = 2_000;
+/// Cameras × days whose accounts are read at once: what of them is in memory at a time.
+pub const SEARCH_CAMERA_DAYS: usize = 500;
 /// What a clock may leave open, at most, when clips are searched: one that is worse is found by what it says.
 pub const SEARCH_UNCERTAINTY_MAX: Duration = Duration::from_secs(3600);
 /// Buckets of a timeline: about so many where nobody asks for a length, and most.
@@ -361,7 +363,7 @@ pub const INDEX_CACHE_BYTES: u64 = 128 << 20;
 pub const INDEX_SCAN_MAX: usize = 100_000;
 /// Records of one run of the index. The last, open run is in memory only: this many records at most are applied
 /// again from the journal after a start.
-pub const INDEX_RUN_RECORDS: u64 = 32_768;
+pub const INDEX_RUN_RECORDS: u64 = 131_072;
 /// A run also ends when the keys that it writes reach this.
 pub const INDEX_RUN_BYTES_MAX: usize = 32 << 20;
 /// Counts of epochs that the index keeps in memory; others are read when they are needed.

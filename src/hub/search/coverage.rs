@@ -1,6 +1,6 @@
-//! The account of one camera for the windows of a question.
+//! The accounts of cameras for the windows of a question.
 //!
-//! Owns what is told of it beside its clips. Every second of the windows, while the camera stood there, is recorded or a
+//! Owns what is told of a camera beside its clips. Every second of the windows, while the camera stood there, is recorded or a
 //! gap with its cause.
 
 use std::collections::HashMap;
@@ -18,69 +18,85 @@ use super::{Search, SearchError, devices_of, round};
 use crate::hub::access::Pass;
 use crate::hub::catalog::{ClipQuery, ClipRow, Order, TimeRange};
 use crate::hub::registry::Placement;
-use crate::limits::{COVERAGE_HEARTBEAT, PAGE_CLIPS_MAX, SEARCH_SPANS_MAX, SEARCH_STORED_CLIPS_MAX};
+use crate::limits::{
+    COVERAGE_HEARTBEAT, PAGE_CLIPS_MAX, SEARCH_CAMERA_DAYS, SEARCH_SPANS_MAX, SEARCH_STORED_CLIPS_MAX,
+};
 use crate::model::{CoverageSpan, DeviceId, Time};
 
 impl Search {
-    /// Fills every second of the camera's time in the windows: where its box was the last to speak and may
-    /// still be heard, its last word holds unconfirmed; what else no report covers is not yet reported.
-    pub(super) fn coverage(
-        &self,
-        found: &Found,
-        beside: &Beside,
-        windows: &[TimeRange],
-        now: Time,
-    ) -> Result<CameraCoverage, SearchError> {
-        let placement = &found.stand.placement;
-        let windows = windows_there(placement, windows, now);
-        let spans = self.spans_there(placement, &windows, now)?;
-        let sum = |wanted: &dyn Fn(&SpanView) -> bool| {
-            let seconds = |s: &SpanView| s.end.duration_since(s.start).as_secs_f64();
-            // The sum of nothing would be -0.
-            round(spans.iter().filter(|s| wanted(s)).map(seconds).fold(0.0, |a, b| a + b), 3)
-        };
-        let (at_box, at_box_truncated) = beside.stored.at_box(&placement.device.id, &spans);
-        Ok(CameraCoverage {
-            device: NameView { id: placement.device.id.to_string(), name: placement.device.name.clone() },
-            site: site_view(placement),
-            point: point_view(placement),
-            distance_m: found.shown_distance_m(),
-            bearing_deg: found.shown_bearing_deg(),
-            view: view_view(placement),
-            sees: found.sight.map(SeesView::from),
-            recorded_s: sum(&|s| s.confirmed && s.cause.is_none()),
-            gap_s: sum(&|s| s.confirmed && s.cause.is_some()),
-            unconfirmed_s: sum(&|s| !s.confirmed),
-            truncated: spans.len() > SEARCH_SPANS_MAX,
-            spans: spans.into_iter().take(SEARCH_SPANS_MAX).collect(),
-            at_box,
-            at_box_truncated,
-            fetch: FetchView::not_yet(),
-            lamps: beside.words.near(placement.site.point, beside.lamps, &windows),
-        })
-    }
-
-    /// The account of one camera for the windows, as far as it stood where it was found.
-    pub(super) fn spans(
+    /// Gives each camera and its account of the windows, as far as it stood where it was found, to `take`, as long as
+    /// that says true. Every second is told: where the camera's box was the last to speak and may still be heard, its
+    /// last word holds unconfirmed; what else no report covers is not yet reported.
+    pub(super) fn each_account(
         &self,
         _pass: &Pass,
-        found: &Found,
+        found: &[Found],
         windows: &[TimeRange],
         now: Time,
-    ) -> Result<Vec<SpanView>, SearchError> {
-        let placement = &found.stand.placement;
-        self.spans_there(placement, &windows_there(placement, windows, now), now)
+        mut take: impl FnMut(&Found, Vec<SpanView>) -> bool,
+    ) -> Result<(), SearchError> {
+        let range = windows.first().zip(windows.last());
+        let range = range.map(|(first, last)| TimeRange { from: first.from, to: last.to.min(now) });
+        // What is to come has no account.
+        let range = range.filter(|range| range.from < range.to);
+        let days = range.map_or(0, |range| range.to.duration_since(range.from).as_hours() / 24) as usize + 1;
+        for group in found.chunks((SEARCH_CAMERA_DAYS / days).max(1)) {
+            let known = range.map_or(Ok(HashMap::new()), |range| self.known(group, range, now))?;
+            for camera in group {
+                let placement = &camera.stand.placement;
+                let windows = windows_there(placement, windows, now);
+                let of_camera = known.get(&placement.device.id).map_or(&[][..], Vec::as_slice);
+                if !take(camera, self.account(placement, of_camera, &windows, now)) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn spans_there(
+    /// What is known of the accounts of some cameras.
+    fn known(
+        &self,
+        found: &[Found],
+        range: TimeRange,
+        now: Time,
+    ) -> Result<HashMap<DeviceId, Vec<CoverageSpan>>, SearchError> {
+        // A window in the present asks for more than itself: an open span may go on within it, though its
+        // last word lies before it; or may have ended, which a word behind the window says.
+        let trusted_from = trusted_from(now);
+        let asked = match range.to > trusted_from {
+            true => TimeRange { from: range.from.min(trusted_from), to: now },
+            false => range,
+        };
+        let devices: Vec<DeviceId> = devices_of(found).into_iter().cloned().collect();
+        let known = self.catalog.coverage(&devices, asked)?;
+        Ok(devices.into_iter().zip(known).collect())
+    }
+
+    /// The account of the windows without a hole.
+    fn account(
         &self,
         placement: &Placement,
+        known: &[CoverageSpan],
         windows: &[TimeRange],
         now: Time,
-    ) -> Result<Vec<SpanView>, SearchError> {
-        let (spans, tail_from) = self.account(placement, windows, now)?;
-        let is_confirmed = |span: &CoverageSpan| tail_from.is_none_or(|tail_from| span.start < tail_from);
-        Ok(spans.iter().map(|span| span_view(span, is_confirmed(span))).collect())
+    ) -> Vec<SpanView> {
+        let Some(to) = windows.last().map(|last| last.to) else { return Vec::new() };
+        let tail = known
+            .last()
+            .filter(|last| last.open && last.end > trusted_from(now) && last.end < to)
+            .filter(|_| !(self.is_offline)(&placement.device.box_id))
+            .map(|last| CoverageSpan { start: last.end, end: to, merkle_root: None, ..last.clone() });
+        let is_confirmed =
+            |span: &CoverageSpan| tail.as_ref().is_none_or(|tail: &CoverageSpan| span.start < tail.start);
+        let mut spans = Vec::new();
+        for window in windows {
+            let begin = known.partition_point(|span| span.end <= window.from);
+            let those = known[begin..].iter().chain(&tail).take_while(|span| span.start < window.to);
+            let those = those.filter(|span| span.end > window.from);
+            spans.extend(fill(those.cloned().collect(), window.from, window.to));
+        }
+        spans.iter().map(|span| span_view(span, is_confirmed(span))).collect()
     }
 
     /// Reads what the account tells beside the spans, for all cameras at once.
@@ -125,43 +141,12 @@ impl Search {
             }
         }
     }
+}
 
-    /// The account of the windows without a hole, and from where on it is the box's last word only.
-    fn account(
-        &self,
-        placement: &Placement,
-        windows: &[TimeRange],
-        now: Time,
-    ) -> Result<(Vec<CoverageSpan>, Option<Time>), SearchError> {
-        let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
-            return Ok((Vec::new(), None));
-        };
-        let window = TimeRange { from: first.from, to: last.to };
-        let trusted_for = SignedDuration::try_from(COVERAGE_HEARTBEAT * 2).expect("minutes fit");
-        let trusted_from = now.checked_sub(trusted_for).unwrap_or(Time::MIN);
-        // A window in the present asks for more than itself: an open span may go on within it, though its
-        // last word lies before it; or may have ended, which a word behind the window says.
-        let asked = match window.to > trusted_from {
-            true => TimeRange { from: window.from.min(trusted_from), to: now },
-            false => window,
-        };
-        let devices = std::slice::from_ref(&placement.device.id);
-        let mut known = self.catalog.coverage(devices, asked)?.pop().unwrap_or_default();
-        let tail = known
-            .last()
-            .filter(|last| last.open && last.end > trusted_from && last.end < window.to)
-            .filter(|_| !(self.is_offline)(&placement.device.box_id))
-            .map(|last| CoverageSpan { start: last.end, end: window.to, merkle_root: None, ..last.clone() });
-        let tail_from = tail.as_ref().map(|tail| tail.start);
-        known.extend(tail);
-        let mut spans = Vec::new();
-        for window in windows {
-            let begin = known.partition_point(|span| span.end <= window.from);
-            let those = known[begin..].iter().take_while(|span| span.start < window.to);
-            spans.extend(fill(those.cloned().collect(), window.from, window.to));
-        }
-        Ok((spans, tail_from))
-    }
+/// An open span is believed to go on that was heard of since.
+fn trusted_from(now: Time) -> Time {
+    let trusted_for = SignedDuration::try_from(COVERAGE_HEARTBEAT * 2).expect("minutes fit");
+    now.checked_sub(trusted_for).unwrap_or(Time::MIN)
 }
 
 /// What the account tells beside the spans.
@@ -169,6 +154,43 @@ pub struct Beside<'a> {
     stored: Stored,
     words: LampWords,
     lamps: &'a Lamps,
+}
+
+impl Beside<'_> {
+    /// The account of a camera as an answer shows it.
+    pub fn with(
+        &self,
+        found: &Found,
+        spans: Vec<SpanView>,
+        windows: &[TimeRange],
+        now: Time,
+    ) -> CameraCoverage {
+        let placement = &found.stand.placement;
+        let sum = |wanted: &dyn Fn(&SpanView) -> bool| {
+            let seconds = |s: &SpanView| s.end.duration_since(s.start).as_secs_f64();
+            // The sum of nothing would be -0.
+            round(spans.iter().filter(|s| wanted(s)).map(seconds).fold(0.0, |a, b| a + b), 3)
+        };
+        let (at_box, at_box_truncated) = self.stored.at_box(&placement.device.id, &spans);
+        CameraCoverage {
+            device: NameView { id: placement.device.id.to_string(), name: placement.device.name.clone() },
+            site: site_view(placement),
+            point: point_view(placement),
+            distance_m: found.shown_distance_m(),
+            bearing_deg: found.shown_bearing_deg(),
+            view: view_view(placement),
+            sees: found.sight.map(SeesView::from),
+            recorded_s: sum(&|s| s.confirmed && s.cause.is_none()),
+            gap_s: sum(&|s| s.confirmed && s.cause.is_some()),
+            unconfirmed_s: sum(&|s| !s.confirmed),
+            truncated: spans.len() > SEARCH_SPANS_MAX,
+            spans: spans.into_iter().take(SEARCH_SPANS_MAX).collect(),
+            at_box,
+            at_box_truncated,
+            fetch: FetchView::not_yet(),
+            lamps: self.words.near(placement.site.point, self.lamps, &windows_there(placement, windows, now)),
+        }
+    }
 }
 
 /// What the hub has of each camera, by start.
@@ -219,7 +241,7 @@ impl Stored {
 }
 
 /// What of the windows is past and within the time that the camera stood there.
-pub fn windows_there(placement: &Placement, windows: &[TimeRange], now: Time) -> Vec<TimeRange> {
+fn windows_there(placement: &Placement, windows: &[TimeRange], now: Time) -> Vec<TimeRange> {
     let until = now.min(placement.until.unwrap_or(Time::MAX));
     super::when::cut(windows, TimeRange { from: placement.from, to: until })
 }

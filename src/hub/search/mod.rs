@@ -143,20 +143,18 @@ impl Search {
     /// Gives the account of each camera to `take`, as long as it says true. Blocking.
     pub fn accounts(
         &self,
-        _pass: &Pass,
+        pass: &Pass,
         question: &Question,
         found: &[Found],
         atlas: &Atlas,
         now: Time,
         mut take: impl FnMut(CameraCoverage) -> bool,
     ) -> Result<(), SearchError> {
-        let beside = self.beside(found, atlas.lamps(), &question.windows)?;
-        for camera in found {
-            if !take(self.coverage(camera, &beside, &question.windows, now)?) {
-                break;
-            }
-        }
-        Ok(())
+        let windows = &question.windows;
+        let beside = self.beside(found, atlas.lamps(), windows)?;
+        self.each_account(pass, found, windows, now, |camera, spans| {
+            take(beside.with(camera, spans, windows, now))
+        })
     }
 
     /// One clip, as an answer shows it. Blocking.

@@ -146,12 +146,12 @@ impl Search {
             )));
         }
         let mut cameras: Vec<CameraBuckets> = Vec::with_capacity(found.len());
-        for camera in &found {
+        self.each_account(pass, &found, &question.windows, now, |camera, spans| {
             let device = &camera.stand.placement.device;
-            let spans = self.spans(pass, camera, &question.windows, now)?;
             let device = NameView { id: device.id.to_string(), name: device.name.clone() };
             cameras.push(CameraBuckets { device, buckets: of_spans(&spans, buckets) });
-        }
+            true
+        })?;
         let mut total = of_spans(&[], buckets);
         for bucket in cameras.iter().flat_map(|camera| camera.buckets.iter().enumerate()) {
             let (n, bucket) = bucket;

@@ -13,11 +13,12 @@ mod world;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use camnet::hub::catalog::embedded::Embedded;
 use camnet::hub::catalog::{Catalog, ClipQuery, Order, TimeRange};
-use camnet::hub::truth::TruthRecords;
+use camnet::hub::truth::{HubRecord, TruthRecords};
 use camnet::journal::Journal;
 use common::Figures;
 use postgres_catalog::PostgresCatalog;
@@ -106,8 +107,8 @@ impl Archive {
         let index = archive.open();
         let (began, cpu) = (Instant::now(), common::cpu_s("self"));
         let mut records = 0u64;
-        for round in 0..archive.rounds {
-            let of_round = world::records(round);
+        for (round, of_round) in drawn(archive.rounds).into_iter().enumerate() {
+            let round = round as u64;
             records += of_round.len() as u64;
             index.apply(index.applied(), &of_round).expect("the index takes it");
             if (round + 1).is_multiple_of(500) {
@@ -224,6 +225,13 @@ impl Archive {
         println!("  meanwhile {:.0} records per second came in", writer.join().expect("the writer ends"));
         all
     }
+}
+
+/// The records of all rounds, drawn by a thread of its own.
+fn drawn(rounds: u64) -> Receiver<Vec<HubRecord>> {
+    let (send, rounds_drawn) = sync_channel(2);
+    std::thread::spawn(move || (0..rounds).try_for_each(|round| send.send(world::records(round))));
+    rounds_drawn
 }
 
 /// A page of clips and the accounts of all cameras, as a search asks for them. Returns how many there were.

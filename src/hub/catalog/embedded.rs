@@ -81,7 +81,7 @@ use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
 /// Version of keys, values and blocks. Another one is not read but built anew.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The index on this machine's disk.
 pub struct Embedded {

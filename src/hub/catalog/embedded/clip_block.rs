@@ -14,7 +14,7 @@ use super::columns::{put, take, unzigzag, zigzag};
 use super::directory::BlockBounds;
 use super::packing::{pack, unpack};
 use super::sources::Sources;
-use super::values::{ClipValue, ClockValue};
+use super::values::{ClipValue, ClockValue, StillValue};
 use super::{Basis, VERSION};
 use crate::hub::catalog::uncertain_us;
 use crate::model::{ClockSource, SyncState, Time, Video};
@@ -71,8 +71,8 @@ pub fn write(clips: &[ClipEntry]) -> std::io::Result<(BlockBounds, Vec<u8>)> {
         bytes.extend_from_slice(clip.clip.as_bytes());
         bytes.extend_from_slice(&clip.value.sha256);
     }
-    for (sha256, ..) in clips.iter().filter_map(|clip| clip.value.thumbnail.as_ref()) {
-        bytes.extend_from_slice(sha256);
+    for still in clips.iter().filter_map(|clip| clip.value.thumbnail) {
+        bytes.extend_from_slice(&still.sha256);
     }
     Ok((bounds(clips), bytes))
 }
@@ -118,8 +118,8 @@ fn write_rest(clips: &[ClipEntry]) -> Vec<u8> {
     column(&|v| v.bytes);
     column(&|v| v.first_fragment);
     column(&|v| v.fragments);
-    column(&|v| v.thumbnail.as_ref().map_or(0, |(_, bytes, _)| bytes.wrapping_add(1)));
-    column(&|v| v.thumbnail.as_ref().map_or(0, |(_, _, time)| zigzag(us(*time).wrapping_sub(us(v.start)))));
+    column(&|v| v.thumbnail.map_or(0, |still| still.bytes.wrapping_add(1)));
+    column(&|v| v.thumbnail.map_or(0, |still| zigzag(us(still.time).wrapping_sub(us(v.start)))));
     for clip in clips {
         out.push(u8::from(clip.stored) | u8::from(clip.thumbnail_stored) << 1);
     }
@@ -340,7 +340,7 @@ impl ClipBlock {
     }
 
     /// Hash, bytes and time of a clip's thumbnail; the hashes stand behind all clips, of those that have one.
-    fn thumbnail(&self, n: usize, rest: &Rest) -> Result<Option<([u8; 32], u64, Time)>, String> {
+    fn thumbnail(&self, n: usize, rest: &Rest) -> Result<Option<StillValue>, String> {
         let count = self.heads.len();
         let bytes = &rest.columns[Column::StillBytes as usize * count..][..count];
         let Some(of_this) = bytes[n].checked_sub(1) else { return Ok(None) };
@@ -350,7 +350,7 @@ impl ClipBlock {
         let behind = unzigzag(rest.columns[Column::StillTime as usize * count + n]);
         let time =
             Time::from_microsecond(self.heads[n].start_us.wrapping_add(behind)).map_err(|e| e.to_string())?;
-        Ok(Some((*sha256, of_this, time)))
+        Ok(Some(StillValue { sha256: *sha256, bytes: of_this, time }))
     }
 
     fn read_rest(&self) -> Result<Rest, String> {

@@ -38,9 +38,10 @@ impl Packed<'_> {
         &self,
         run: &Run,
         block: &BlockBounds,
+        of: &[u32],
         sources: &Sources,
     ) -> Result<Vec<SpanEntry>, CatalogError> {
-        span_block::read(&self.read(run, block)?, sources).map_err(|why| unreadable(run, block, why))
+        span_block::read(&self.read(run, block)?, of, sources).map_err(|why| unreadable(run, block, why))
     }
 
     pub fn read(&self, run: &Run, block: &BlockBounds) -> Result<Vec<u8>, CatalogError> {
@@ -134,6 +135,32 @@ impl Packed<'_> {
         Ok(found)
     }
 
+    /// The span with this id, which one of some sources told and which begins at `start_us`.
+    pub fn span(
+        &self,
+        of: &[u32],
+        start_us: i64,
+        id: Uuid,
+        sources: &Sources,
+    ) -> Result<Option<SpanEntry>, CatalogError> {
+        let mut found = None;
+        let is_meant = |bounds: &BlockBounds| bounds.may_begin(start_us, start_us);
+        each_block(
+            self.runs,
+            |run| &run.blocks.spans,
+            of,
+            is_meant,
+            |BlockAt { run, bounds, .. }| {
+                let spans = self.spans(run, bounds, of, sources)?;
+                let is_it =
+                    |entry: &SpanEntry| entry.span == id && !self.has_moved(kind::SPAN, entry.source, id);
+                found = spans.into_iter().find(is_it).or_else(|| found.take());
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    }
+
     /// Spans of some sources that overlap `from_us` to `to_us`, as recorded.
     pub fn spans_within(
         &self,
@@ -150,11 +177,10 @@ impl Packed<'_> {
             of,
             is_meant,
             |BlockAt { run, bounds, .. }| {
-                let spans = self.spans(run, bounds, sources)?;
+                let spans = self.spans(run, bounds, of, sources)?;
                 found.extend(spans.into_iter().filter(|entry| {
                     entry.value.start.as_microsecond() <= to_us
                         && entry.value.upto.as_microsecond() >= from_us
-                        && of.binary_search(&entry.source).is_ok()
                         && !self.has_moved(kind::SPAN, entry.source, entry.span)
                 }));
                 Ok(())

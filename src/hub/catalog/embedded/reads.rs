@@ -200,7 +200,7 @@ pub fn clip_row(
     let sha256 = Sha256Hash(value.sha256);
     let clock = value.as_placed();
     let thumbnail =
-        value.thumbnail.map(|(sha256, bytes, time)| Still { sha256: Sha256Hash(sha256), bytes, time });
+        value.thumbnail.map(|s| Still { sha256: Sha256Hash(s.sha256), bytes: s.bytes, time: s.time });
     let has_thumbnail = match &thumbnail {
         Some(still) => thumbnail_stored || has(clip, &still.sha256)?,
         None => false,

@@ -103,8 +103,7 @@ impl Packing {
         self.uploads.retain(|(clip, beginning)| {
             let Some(entry) = by_id.get(clip).map(|&n| &mut clips[n]) else { return true };
             let is_video = hash_beginning(&Sha256Hash(entry.value.sha256)) == *beginning;
-            let still =
-                entry.value.thumbnail.as_ref().map(|(sha256, ..)| hash_beginning(&Sha256Hash(*sha256)));
+            let still = entry.value.thumbnail.map(|still| hash_beginning(&Sha256Hash(still.sha256)));
             entry.stored |= is_video;
             entry.thumbnail_stored |= still == Some(*beginning);
             !is_video && still != Some(*beginning)

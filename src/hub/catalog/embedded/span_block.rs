@@ -99,8 +99,8 @@ fn cause_code(cause: GapCause) -> u64 {
     CAUSES.iter().position(|&known| known == cause).map_or(0, |at| at as u64 + 1)
 }
 
-/// The spans of a block, or what is wrong with it.
-pub fn read(bytes: &[u8], sources: &Sources) -> Result<Vec<SpanEntry>, String> {
+/// The spans of a block that some sources told of (smallest first), or what is wrong with it.
+pub fn read(bytes: &[u8], of: &[u32], sources: &Sources) -> Result<Vec<SpanEntry>, String> {
     let (&version, rest) = bytes.split_first().ok_or("no bytes")?;
     if version != VERSION {
         return Err(format!("block version {version}"));
@@ -126,16 +126,19 @@ pub fn read(bytes: &[u8], sources: &Sources) -> Result<Vec<SpanEntry>, String> {
     let epochs = from.split_off(..epochs.saturating_mul(8)).ok_or("it ends early")?;
     let time = |us: i64| Time::from_microsecond(us).map_err(|e| e.to_string());
     let (mut source, mut start) = (0u32, 0i64);
-    let mut spans = Vec::with_capacity(count);
+    let mut spans = Vec::new();
     for n in 0..count {
         source = source.wrapping_add(of_sources[n] as u32);
         start = start.wrapping_add(unzigzag(starts[n]));
         let upto = start.wrapping_add(unzigzag(lengths[n]));
+        let span = from.split_off(..16).ok_or("it ends early")?;
+        let root = if roots[n] == 0 { None } else { Some(from.split_off(..32).ok_or("it ends early")?) };
+        if of.binary_search(&source).is_err() {
+            continue;
+        }
         let (box_id, _) = sources.who(source).ok_or_else(|| format!("source {source}"))?;
         let epoch =
             epochs.chunks_exact(8).nth(epoch_numbers[n] as usize).ok_or("an epoch that is not there")?;
-        let span = from.split_off(..16).ok_or("it ends early")?;
-        let root = if roots[n] == 0 { None } else { Some(from.split_off(..32).ok_or("it ends early")?) };
         let cause = match causes[n].checked_sub(1) {
             None => None,
             Some(code) => Some(*CAUSES.get(code as usize).ok_or_else(|| format!("cause {code}"))?),

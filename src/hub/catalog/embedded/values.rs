@@ -1,8 +1,9 @@
-//! Values of the embedded index: one byte version, then postcard.
+//! Values of the embedded index: one byte version, then postcard; times are microseconds since 1970.
 //!
 //! Owns what is stored of clips, spans, epochs and what was refused. Blocks have forms of their
 //! own (`block.rs`, `clip_block.rs`, `span_block.rs`, `id_block.rs`).
 
+use jiff::fmt::serde::timestamp::microsecond::{optional, required};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -37,24 +38,39 @@ pub struct SourceValue {
 pub struct ClipValue {
     pub device: DeviceId,
     pub box_id: BoxId,
+    #[serde(with = "required")]
     pub received: Time,
     pub clock: ClockValue,
+    #[serde(with = "required")]
     pub start: Time,
+    #[serde(with = "required")]
     pub end: Time,
+    #[serde(with = "optional")]
     pub motion_start: Option<Time>,
+    #[serde(with = "optional")]
     pub motion_end: Option<Time>,
     pub peak_score: f64,
     pub bytes: u64,
     pub sha256: [u8; 32],
     pub video: Video,
     pub audio_codec: Option<String>,
-    pub thumbnail: Option<([u8; 32], u64, Time)>,
+    pub thumbnail: Option<StillValue>,
     pub run: Uuid,
     pub first_fragment: u64,
     pub fragments: u64,
+    #[serde(with = "required")]
     pub placed_start: Time,
+    #[serde(with = "required")]
     pub placed_end: Time,
     pub basis: Basis,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StillValue {
+    pub sha256: [u8; 32],
+    pub bytes: u64,
+    #[serde(with = "required")]
+    pub time: Time,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -68,14 +84,18 @@ pub struct ClockValue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SpanValue {
     pub box_id: BoxId,
+    #[serde(with = "required")]
     pub received: Time,
     pub epoch: Epoch,
     pub sequence: u64,
     pub cause: Option<GapCause>,
+    #[serde(with = "required")]
     pub start: Time,
+    #[serde(with = "required")]
     pub upto: Time,
     pub open: bool,
     pub merkle_root: Option<[u8; 32]>,
+    #[serde(with = "optional")]
     pub ring_from: Option<Time>,
     /// What the box said of its clock for this span: add so many milliseconds, known to so many.
     pub correction: Option<(i64, u64)>,
@@ -93,6 +113,7 @@ pub struct DeviceValue {
 
 #[derive(Serialize, Deserialize, Default, Clone, Copy)]
 pub struct EpochValue {
+    #[serde(with = "required")]
     pub last_seen: Time,
     pub upto: u64,
     /// Sequences that came, well or refused.

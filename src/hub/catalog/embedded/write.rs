@@ -18,7 +18,9 @@ use super::packed::{Moved, Packed};
 use super::sources::Sources;
 use super::span_block::SpanEntry;
 use super::state::{EpochPlace, State};
-use super::values::{ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, SpanValue, encode};
+use super::values::{
+    ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, SpanValue, StillValue, encode,
+};
 use super::view::{Layer, View};
 use super::{Basis, CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
 use crate::hub::catalog::uncertain_us;
@@ -254,7 +256,11 @@ impl<'a> Pending<'a> {
             sha256: cut.sha256.0,
             video: cut.video.clone(),
             audio_codec: cut.audio_codec.clone(),
-            thumbnail: cut.thumbnail.as_ref().map(|t| (t.sha256.0, t.bytes, t.time)),
+            thumbnail: cut.thumbnail.as_ref().map(|t| StillValue {
+                sha256: t.sha256.0,
+                bytes: t.bytes,
+                time: t.time,
+            }),
             run: cut.run,
             first_fragment: cut.first_fragment,
             fragments: cut.fragments.len() as u64,
@@ -325,7 +331,7 @@ impl<'a> Pending<'a> {
     ) -> Result<(), CatalogError> {
         let by = (correction.correction_ms, correction.uncertainty_ms);
         self.changes.corrected.push(box_id.clone());
-        let packed = self.packed_spans(Some(box_id), device, correction.from, correction.upto)?;
+        let packed = self.packed_spans(box_id, device, correction.from, correction.upto)?;
         for &span in spans {
             self.put(span_correction_key(box_id, span), &by);
             let by_id = span_id_key(device, span);
@@ -394,8 +400,8 @@ impl<'a> Pending<'a> {
         if entry.stored {
             self.put(stored_key(entry.clip, &Sha256Hash(entry.value.sha256)), &());
         }
-        if let Some((sha256, ..)) = entry.value.thumbnail.filter(|_| entry.thumbnail_stored) {
-            self.put(stored_key(entry.clip, &Sha256Hash(sha256)), &());
+        if let Some(still) = entry.value.thumbnail.filter(|_| entry.thumbnail_stored) {
+            self.put(stored_key(entry.clip, &Sha256Hash(still.sha256)), &());
         }
     }
 
@@ -413,17 +419,24 @@ impl<'a> Pending<'a> {
         self.packed().clips_begun(&of, from.as_microsecond(), upto.as_microsecond(), &sources)
     }
 
-    /// Spans of closed runs that a box, or any, told of a camera.
+    /// Spans of closed runs that a box told of a camera.
     fn packed_spans(
         &self,
-        box_id: Option<&BoxId>,
+        box_id: &BoxId,
         device: &DeviceId,
         from: Time,
         upto: Time,
     ) -> Result<Vec<SpanEntry>, CatalogError> {
         let sources = unlocked(self.sources.read());
-        let of = sources.asked(box_id, Some(device));
+        let of = sources.asked(Some(box_id), Some(device));
         self.packed().spans_within(&of, from.as_microsecond(), upto.as_microsecond(), &sources)
+    }
+
+    /// A span of a closed run, of which this is another report: all reports of a span begin at the same time.
+    fn packed_span(&self, device: &DeviceId, of: &Coverage) -> Result<Option<SpanEntry>, CatalogError> {
+        let sources = unlocked(self.sources.read());
+        let spoke = sources.asked(None, Some(device));
+        self.packed().span(&spoke, of.start.as_microsecond(), of.span, &sources)
     }
 
     fn span(
@@ -443,9 +456,8 @@ impl<'a> Pending<'a> {
             }
             self.remove(old_key);
         } else {
-            // All reports of a span begin at the same time.
-            let packed = self.packed_spans(None, device, coverage.start, coverage.start)?;
-            if let Some(old) = packed.iter().find(|entry| entry.span == coverage.span) {
+            let packed = self.packed_span(device, coverage)?;
+            if let Some(old) = packed {
                 if !is_later(event, coverage, &old.value) {
                     return Ok(());
                 }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -143,7 +143,7 @@ fn wait(pipeline: &gst::Pipeline, counts: &Counts, stop: &AtomicBool) -> Result<
         }
         for (waited, most) in [(seen_at.elapsed(), COPY_SILENT_MAX), (began.elapsed(), COPY_MAKE_MAX)] {
             if waited >= most {
-                return Err(MediaError::Timeout { pipeline: PIPELINE, waited_ms: millis(waited) });
+                return Err(MediaError::Timeout { pipeline: PIPELINE, waited });
             }
         }
     }
@@ -342,12 +342,10 @@ fn failed(detail: String) -> MediaError {
     MediaError::Pipeline { pipeline: PIPELINE, detail }
 }
 
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::media::testing::{run_to_end, run_until_eos};
 

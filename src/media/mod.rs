@@ -12,6 +12,8 @@ pub mod shrink;
 pub mod still;
 pub mod timed;
 
+use std::time::Duration;
+
 use gst::prelude::*;
 use gstreamer as gst;
 
@@ -26,8 +28,8 @@ pub enum MediaError {
     ElementMissing { element: &'static str },
     #[error("{pipeline} pipeline: {detail}")]
     Pipeline { pipeline: &'static str, detail: String },
-    #[error("{pipeline} pipeline gave nothing for {waited_ms} ms")]
-    Timeout { pipeline: &'static str, waited_ms: u64 },
+    #[error("{pipeline} pipeline gave nothing for {waited:?}")]
+    Timeout { pipeline: &'static str, waited: Duration },
     #[error("{what} of {bytes} bytes is too large")]
     TooLarge { what: &'static str, bytes: usize },
     #[error("no picture in the clip")]

@@ -562,7 +562,7 @@ impl Demux {
                 return Err(failed(super::error_detail(error)));
             }
         }
-        Err(MediaError::Timeout { pipeline: PIPELINE, waited_ms: FILE_SILENT_MAX.as_millis() as u64 })
+        Err(MediaError::Timeout { pipeline: PIPELINE, waited: FILE_SILENT_MAX })
     }
 }
 

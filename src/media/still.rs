@@ -3,7 +3,7 @@
 //! Blocks its thread; call it from `spawn_blocking`. Decodes from the start of the bytes it is given,
 //! so give it the init segment and the fragments around the moment, not an hour.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use gst::prelude::*;
@@ -61,7 +61,7 @@ impl Running {
                 return Ok(None);
             }
             if Instant::now() >= deadline {
-                return Err(MediaError::Timeout { pipeline: PIPELINE, waited_ms: millis(STILL_MAX) });
+                return Err(MediaError::Timeout { pipeline: PIPELINE, waited: STILL_MAX });
             }
         }
     }
@@ -165,12 +165,10 @@ fn failed(detail: String) -> MediaError {
     MediaError::Pipeline { pipeline: PIPELINE, detail }
 }
 
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis() as u64
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::media::testing::{run_to_end, run_until_eos};
 

@@ -15,7 +15,7 @@
 //!
 //! **What is on disk depends on the journal alone**, not on batches, restarts or time: a run ends at a record that
 //! only the records decide. So a rebuilt index is equal byte for byte. A crash loses the open run, and the hub
-//! applies it again from the journal, which takes less than a second.
+//! applies it again from the journal, which takes some seconds.
 //!
 //! **Periods.** Keys of runs begin with the day (UTC) of the run's latest arrival, and so do their files, so that a
 //! whole day can be dropped.

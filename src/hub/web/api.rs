@@ -25,6 +25,7 @@ use crate::hub::catalog::{self, RefusedRow, TimeRange};
 use crate::hub::reindex::{IndexReport, RebuildError};
 use crate::hub::replay::{Filter, Replayed};
 use crate::hub::search::answer::{Answer, ClipView};
+use crate::hub::search::atlas::Atlas;
 use crate::hub::search::question::{Asked, Question};
 use crate::hub::search::token::{Token, digest_of};
 use crate::limits::{API_BODY_BYTES_MAX, PAGE_LIST, PAGE_LIST_MAX, PURPOSE_CHARS_MAX};
@@ -226,6 +227,28 @@ pub async fn clips_post(
     search(web, looker, &headers, json_body(body).await?).await
 }
 
+/// A question about clips that passed the gate.
+pub struct Allowed {
+    pub pass: Pass,
+    pub question: Question,
+    pub atlas: Arc<Atlas>,
+    pub now: Time,
+}
+
+impl Allowed {
+    /// `form` is what the answer is, where it is not the plain one.
+    pub async fn of(web: &Web, looker: Looker, asked: Asked, form: Option<&str>) -> Result<Self, Problem> {
+        let (now, atlas) = (Time::now(), web.atlas().await);
+        let question = Question::understand(&asked, &atlas, now)?;
+        let mut subject = question.subject();
+        if let Some(form) = form {
+            subject["form"] = json!(form);
+        }
+        let pass = looker.pass(web, Action::Search, asked.purpose, subject).await?;
+        Ok(Self { pass, question, atlas, now })
+    }
+}
+
 async fn search(
     web: Arc<Web>,
     looker: Looker,
@@ -235,9 +258,7 @@ async fn search(
     if super::stream::wants_lines(headers) {
         return super::stream::lines(web, looker, asked).await;
     }
-    let (now, atlas) = (Time::now(), web.atlas().await);
-    let question = Question::understand(&asked, &atlas, now)?;
-    let pass = looker.pass(&web, Action::Search, asked.purpose, question.subject()).await?;
+    let Allowed { pass, question, atlas, now } = Allowed::of(&web, looker, asked, None).await?;
     let answer = blocking(move || web.search().answer(&pass, &question, &atlas, now)).await?;
     Ok(Json(answer).into_response())
 }

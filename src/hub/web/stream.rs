@@ -19,13 +19,11 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
-use super::api::{App, Looker, query};
+use super::api::{Allowed, App, Looker, query};
 use super::{Problem, Web, blocking};
-use crate::hub::access::{Action, Pass};
 use crate::hub::search::answer::{ClipView, Held};
-use crate::hub::search::atlas::Atlas;
 use crate::hub::search::cameras::Found;
-use crate::hub::search::question::{Asked, Question};
+use crate::hub::search::question::Asked;
 use crate::hub::search::{Pages, SearchError, cameras_of, next_page, understood};
 use crate::limits::{
     EXPORT_CLIPS_MAX, PAGE_CLIPS, STREAM_CLIPS, STREAM_LINES_MAX, STREAM_STALL_MAX, STREAMS_MAX,
@@ -41,20 +39,17 @@ pub fn wants_lines(headers: &HeaderMap) -> bool {
 /// One of it for each answer that is being told.
 static STREAMS: Semaphore = Semaphore::const_new(STREAMS_MAX);
 
-/// A question that passed the gate, and its turn.
-struct Allowed {
+/// A question that is answered line by line, and its turn.
+struct Telling {
     _turn: SemaphorePermit<'static>,
     web: Arc<Web>,
-    pass: Pass,
-    question: Question,
-    atlas: Arc<Atlas>,
+    allowed: Allowed,
     found: Vec<Found>,
-    now: Time,
     /// Clips that are told.
     most: usize,
 }
 
-impl Allowed {
+impl Telling {
     /// `most` clips are told unless somebody asks for fewer.
     async fn of(
         web: Arc<Web>,
@@ -68,21 +63,17 @@ impl Allowed {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
         })?;
         let most = asked.limit.unwrap_or(most);
-        let (now, atlas) = (Time::now(), web.atlas().await);
-        let question = Question::understand(&asked, &atlas, now)?;
-        let mut subject = question.subject();
-        subject["form"] = json!(form);
-        let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
+        let allowed = Allowed::of(&web, looker, asked, Some(form)).await?;
         blocking(move || {
-            let found = cameras_of(&question, &atlas)?;
-            Ok(Self { _turn: turn, web, pass, question, atlas, found, now, most })
+            let found = cameras_of(&allowed.question, &allowed.atlas)?;
+            Ok(Self { _turn: turn, web, allowed, found, most })
         })
         .await
     }
 
     /// Gives the clips to `take`. Returns the token of what is behind them.
     fn clips(&self, take: impl FnMut(ClipView) -> bool) -> Result<Option<String>, SearchError> {
-        let Self { web, pass, question, atlas, found, most, .. } = self;
+        let Self { web, allowed: Allowed { pass, question, atlas, .. }, found, most, .. } = self;
         let pages = Pages { most: *most, step: STREAM_CLIPS };
         let after = web.search().clips(pass, question, found, atlas, pages, take)?;
         Ok(after.map(|after| next_page(question, after)))
@@ -148,9 +139,9 @@ fn told(
 /// The answer of `/clips`, one JSON object a line: `understood`, each `clip`, each camera's `coverage`, then `end` with
 /// the token of the next page. An error on the way is a last line `error`.
 pub async fn lines(web: Arc<Web>, looker: Looker, asked: Asked) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, asked, "lines", PAGE_CLIPS).await?;
+    let telling = Telling::of(web, looker, asked, "lines", PAGE_CLIPS).await?;
     Ok(told("application/x-ndjson", move |lines| {
-        if let Err(error) = tell_lines(&allowed, lines) {
+        if let Err(error) = tell_lines(&telling, lines) {
             tracing::error!(%error, "an answer ends early");
             lines.put_json(&json!({ "error": { "detail": error.to_string() } }));
         }
@@ -158,12 +149,12 @@ pub async fn lines(web: Arc<Web>, looker: Looker, asked: Asked) -> Result<Respon
     }))
 }
 
-fn tell_lines(allowed: &Allowed, lines: &Lines) -> Result<(), SearchError> {
-    let Allowed { web, pass, question, atlas, found, now, .. } = allowed;
+fn tell_lines(telling: &Telling, lines: &Lines) -> Result<(), SearchError> {
+    let Telling { web, allowed: Allowed { pass, question, atlas, now }, found, .. } = telling;
     if !lines.put_json(&json!({ "understood": understood(question, found) })) {
         return Ok(());
     }
-    let next = allowed.clips(|clip| lines.put_json(&json!({ "clip": clip })))?;
+    let next = telling.clips(|clip| lines.put_json(&json!({ "clip": clip })))?;
     if lines.is_lost.get() {
         return Ok(());
     }
@@ -179,11 +170,11 @@ fn tell_lines(allowed: &Allowed, lines: &Lines) -> Result<(), SearchError> {
     responses((status = 200, content_type = "application/geo+json"), (status = 400, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn geojson(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, query(&uri)?, "geojson", EXPORT_CLIPS_MAX).await?;
+    let telling = Telling::of(web, looker, query(&uri)?, "geojson", EXPORT_CLIPS_MAX).await?;
     let response = told("application/geo+json", move |lines| {
         lines.put("{\"type\":\"FeatureCollection\",\"features\":[\n");
         let mut count = 0;
-        let next = allowed.clips(|clip| {
+        let next = telling.clips(|clip| {
             let comma = if count == 0 { "" } else { ",\n" };
             count += 1;
             lines.put(format!("{comma}{}", feature(&clip)))
@@ -213,14 +204,14 @@ const COLUMNS: &str = "clip,device,device_name,site,site_name,address,lat,lon,di
     responses((status = 200, content_type = "text/csv"), (status = 400, body = Problem),
         (status = 503, body = Problem)))]
 pub async fn csv(State(web): App, looker: Looker, uri: Uri) -> Result<Response, Problem> {
-    let allowed = Allowed::of(web, looker, query(&uri)?, "csv", EXPORT_CLIPS_MAX).await?;
+    let telling = Telling::of(web, looker, query(&uri)?, "csv", EXPORT_CLIPS_MAX).await?;
     let response = told("text/csv; charset=utf-8; header=present", move |lines| {
         lines.put(format!("\u{feff}{COLUMNS}"));
-        let next = allowed.clips(|clip| lines.put(row(&clip)))?;
+        let next = telling.clips(|clip| lines.put(row(&clip)))?;
         if next.is_some() {
             lines.put(format!(
                 "# {} clips; there are more: ask for less time or a smaller place\r\n",
-                allowed.most
+                telling.most
             ));
         }
         Ok(())

@@ -4,15 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use serde::Deserialize;
-use serde_json::json;
 use utoipa::IntoParams;
 
-use super::api::{Answered, App, Looker, query_parts};
+use super::api::{Allowed, Answered, App, Looker, query_parts};
 use super::{Problem, blocking};
-use crate::hub::access::Action;
-use crate::hub::search::question::{Asked, Question};
+use crate::hub::search::question::Asked;
 use crate::hub::search::timeline::{CoverageTimeline, Timeline};
-use crate::model::Time;
 
 /// Beside the question.
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
@@ -27,11 +24,7 @@ pub struct BucketQuery {
     responses((status = 200, body = Timeline), (status = 400, body = Problem), (status = 503, body = Problem)))]
 pub async fn timeline(State(web): App, looker: Looker, uri: Uri) -> Answered<Timeline> {
     let (BucketQuery { bucket_s }, asked): (_, Asked) = query_parts(&uri, &["bucket_s"])?;
-    let atlas = web.atlas().await;
-    let question = Question::understand(&asked, &atlas, Time::now())?;
-    let mut subject = question.subject();
-    subject["form"] = json!("timeline");
-    let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
+    let Allowed { pass, question, atlas, .. } = Allowed::of(&web, looker, asked, Some("timeline")).await?;
     Ok(Json(blocking(move || web.search().timeline(&pass, &question, &atlas, bucket_s)).await?))
 }
 
@@ -41,11 +34,7 @@ pub async fn timeline(State(web): App, looker: Looker, uri: Uri) -> Answered<Tim
         (status = 503, body = Problem)))]
 pub async fn coverage(State(web): App, looker: Looker, uri: Uri) -> Answered<CoverageTimeline> {
     let (BucketQuery { bucket_s }, asked): (_, Asked) = query_parts(&uri, &["bucket_s"])?;
-    let (now, atlas) = (Time::now(), web.atlas().await);
-    let question = Question::understand(&asked, &atlas, now)?;
-    let mut subject = question.subject();
-    subject["form"] = json!("coverage");
-    let pass = looker.pass(&web, Action::Search, asked.purpose, subject).await?;
+    let Allowed { pass, question, atlas, now } = Allowed::of(&web, looker, asked, Some("coverage")).await?;
     let told = blocking(move || web.search().coverage_timeline(&pass, &question, &atlas, bucket_s, now));
     Ok(Json(told.await?))
 }

@@ -31,6 +31,8 @@ const WARM: u64 = 300;
 const COLD: u64 = 20;
 /// Records per second while events come in: five hundred times what ten thousand such cameras send.
 const INGEST_PER_S: u64 = 20_000;
+/// Records applied at once, as the hub does when it builds its index anew.
+const BATCH: usize = camnet::limits::INDEX_REBUILD_RECORDS;
 /// PostgreSQL is filled up to this size.
 const POSTGRES_CLIPS_MAX: u64 = 10_000_000;
 const POSTGRES_AIM: f64 = 10.0;
@@ -110,7 +112,9 @@ impl Archive {
         for (round, of_round) in drawn(archive.rounds).into_iter().enumerate() {
             let round = round as u64;
             records += of_round.len() as u64;
-            index.apply(index.applied(), &of_round).expect("the index takes it");
+            for batch in of_round.chunks(BATCH) {
+                index.apply(index.applied(), batch).expect("the index takes it");
+            }
             if (round + 1).is_multiple_of(500) {
                 let (clips, seconds) = ((round + 1) * CAMERAS, began.elapsed().as_secs_f64());
                 println!("  {clips} clips after {seconds:.0} s, {:.0} MB", rss_mb());
@@ -155,21 +159,19 @@ impl Archive {
         Embedded::open(&self.dir.path().join("index"), &self.journal, u64::MAX).expect("the index").0
     }
 
-    /// Asks every kind `n` times. Cold: with the machine's cache dropped and the index opened anew before each.
+    /// Asks every kind `n` times. Cold: with the machine's cache dropped before each.
     fn measure(&self, name: &str, state: &str, n: u64, is_cold: bool, out: &mut Figures) -> Vec<Took> {
-        let mut index = Some(self.open());
+        let index = self.open();
         let mut all = Vec::new();
         for kind in 0..QUESTIONS.len() {
             let mut times = Vec::new();
             for again in [false, true] {
                 for asked in (0..n).map(|n| question(kind, n, self.rounds)) {
                     if is_cold {
-                        drop(index.take());
                         drop_caches();
-                        index = Some(self.open());
                     }
                     let began = Instant::now();
-                    let (clips, spans) = ask(index.as_ref().expect("opened above"), &asked);
+                    let (clips, spans) = ask(&index, &asked);
                     if again || is_cold {
                         times.push(began.elapsed().as_secs_f64() * 1e3);
                     }

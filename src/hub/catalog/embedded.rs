@@ -172,6 +172,7 @@ impl Embedded {
         let sources = self.sources();
         let mut extra = state.epoch_writes(&sources);
         extra.extend(state.device_writes());
+        extra.extend(state.seen_writes(&sources));
         extra.extend(sources.entries(0).map(|(key, value)| (key, Some(value))));
         let view = View { tree: &self.tree, layers: [&extra, &state.writes] };
         for item in view.prefix(&[], Order::Oldest) {
@@ -240,7 +241,8 @@ impl Embedded {
     }
 
     fn take(&self, next: u64, changes: Changes) {
-        let Changes { writes, bytes, rows, epochs, devices, replaced, moved, corrected, latest } = changes;
+        let Changes { writes, bytes, rows, epochs, devices, seen, replaced, moved, corrected, latest } =
+            changes;
         let mut state = unlocked(self.state.write());
         state.writes.extend(writes);
         state.bytes += bytes;
@@ -255,6 +257,7 @@ impl Embedded {
         let devices =
             devices.into_iter().map(|(device, value)| (device, KnownDevice { value, changed: true }));
         state.known.devices.extend(devices);
+        state.known.seen.extend(seen.into_iter().map(|(number, seen)| (number, (seen, true))));
         state.known.corrected.extend(corrected);
         state.replaced.extend(replaced);
         if !moved.is_empty() {
@@ -280,7 +283,9 @@ impl Embedded {
         let Sealed { run, bytes, directory_bytes, writes } = seal(&state, &sources, day, offset)?;
         let value = RunValue { end: run.end, offset, bytes: bytes.len() as u64, directory_bytes };
         let mut batch = sled::Batch::default();
-        for (key, value) in writes.iter().chain(&state.epoch_writes(&sources)).chain(&state.device_writes()) {
+        let (epochs, devices, seen) =
+            (state.epoch_writes(&sources), state.device_writes(), state.seen_writes(&sources));
+        for (key, value) in writes.iter().chain(&epochs).chain(&devices).chain(&seen) {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value.as_slice()),
                 None => batch.remove(key.as_slice()),
@@ -295,7 +300,9 @@ impl Embedded {
         drop((state, sources));
         self.files.write(day, offset, &bytes).map_err(engine("written"))?;
         self.tree.apply_batch(batch).map_err(engine("written"))?;
-        unlocked(self.state.write()).begin_next(sources_stored, run);
+        // Questions wait for this lock: what is left of the run is dropped behind it.
+        let left = unlocked(self.state.write()).begin_next(sources_stored, run);
+        drop(left);
         self.flush()
     }
 
@@ -409,6 +416,7 @@ fn read_state(tree: &sled::Tree, files: &DayFiles) -> Result<(State, Sources), S
     let known = Known {
         runs: Arc::new(read_runs(tree, files)?),
         devices: read_devices(tree)?,
+        seen: read_seen(tree, &sources)?,
         moved: Arc::new(read_moved(tree)?),
         corrected: boxes_of(tree, &[kind::CORRECTION, kind::SPAN_CORRECTION])?,
     };
@@ -445,6 +453,18 @@ fn read_devices(tree: &sled::Tree) -> Result<HashMap<DeviceId, KnownDevice>, Str
         devices.insert(device, KnownDevice { value, changed: false });
     }
     Ok(devices)
+}
+
+fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, (Time, bool)>, String> {
+    let mut all = HashMap::new();
+    for item in tree.scan_prefix([kind::BOX]) {
+        let (key, value) = item.map_err(|e| e.to_string())?;
+        let text = first_text(&key).map_err(|e| e.to_string())?;
+        let box_id = BoxId::new(text).map_err(|e| e.to_string())?;
+        let number = sources.get(&box_id, None).ok_or_else(|| format!("{box_id} has no number"))?;
+        all.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
+    }
+    Ok(all)
 }
 
 fn read_moved(tree: &sled::Tree) -> Result<HashSet<Moved>, String> {
@@ -622,7 +642,7 @@ impl Catalog for Embedded {
         let state = self.state();
         let sources = self.sources();
         let counts: Layer = state.epoch_writes(&sources);
-        reads::boxes(View { tree: &self.tree, layers: [&counts, &state.writes] }, &sources)
+        reads::boxes(View { tree: &self.tree, layers: [&counts, &state.writes] }, &state, &sources)
     }
 
     fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {

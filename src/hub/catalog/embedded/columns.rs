@@ -17,15 +17,26 @@ pub fn put(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+#[inline]
 pub fn take(rest: &mut &[u8]) -> Result<u64, String> {
+    // Most numbers are one byte.
+    match rest.split_first() {
+        Some((&byte, behind)) if byte < 0x80 => {
+            *rest = behind;
+            Ok(byte.into())
+        }
+        _ => take_long(rest),
+    }
+}
+
+fn take_long(rest: &mut &[u8]) -> Result<u64, String> {
     let mut number = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, behind) = rest.split_first().ok_or("it ends early")?;
-        *rest = behind;
-        number |= u64::from(byte & 0x7f) << shift;
+    for (n, &byte) in rest.iter().take(10).enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * n);
         if byte < 0x80 {
+            *rest = &rest[n + 1..];
             return Ok(number);
         }
     }
-    Err("a number without end".into())
+    Err(if rest.len() < 10 { "it ends early" } else { "a number without end" }.into())
 }

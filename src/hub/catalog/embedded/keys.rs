@@ -128,6 +128,9 @@ pub fn first_text(key: &[u8]) -> Result<&str, CatalogError> {
 pub fn device_of(key: &[u8]) -> Result<DeviceId, CatalogError> {
     DeviceId::new(first_text(key)?).map_err(|e| corrupt(key, e.to_string()))
 }
+pub fn box_key(box_id: &BoxId) -> Vec<u8> {
+    Key::new(kind::BOX).text(box_id.as_str()).0
+}
 pub fn epoch_key(box_id: &BoxId, epoch: Epoch) -> Vec<u8> {
     Key::new(kind::EPOCH).text(box_id.as_str()).number(epoch.0).0
 }

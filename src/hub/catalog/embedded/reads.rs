@@ -145,7 +145,7 @@ pub fn refused_counts(view: View<'_>) -> Result<Vec<RefusedCount>, CatalogError>
     Ok(counts)
 }
 
-pub fn boxes(view: View<'_>, sources: &Sources) -> Result<Vec<BoxRow>, CatalogError> {
+pub fn boxes(view: View<'_>, state: &State, sources: &Sources) -> Result<Vec<BoxRow>, CatalogError> {
     let mut boxes = Vec::new();
     for box_id in sources.boxes() {
         let mut epochs = Vec::new();
@@ -162,7 +162,7 @@ pub fn boxes(view: View<'_>, sources: &Sources) -> Result<Vec<BoxRow>, CatalogEr
             });
         }
         epochs.sort_by_key(|e| (Reverse(e.last_seen), e.epoch));
-        let seen: Option<Time> = view.get(&Key::new(kind::BOX).text(box_id.as_str()).0)?;
+        let seen = sources.get(&box_id, None).and_then(|number| state.seen(number));
         // A source that was numbered by a batch which could not be applied has said nothing yet.
         let Some(last_seen) = seen.max(epochs.first().map(|e| e.last_seen)) else { continue };
         boxes.push(BoxRow { box_id, last_seen, epochs });

@@ -34,7 +34,7 @@ pub struct Sealed {
 
 /// Packs the open run. `offset` is the end of what the file of its day holds.
 pub fn seal(state: &State, sources: &Sources, day: u32, offset: u64) -> Result<Sealed, CatalogError> {
-    let mut packing = Packing::of(state, sources)?;
+    let packing = Packing::of(state, sources)?;
     let mut bytes = Vec::new();
     let blocks = packing.blocks(state, &mut bytes).map_err(engine("compressed"))?;
     let directory_bytes = append_piece(&mut bytes, &directory::encode(&blocks));
@@ -110,28 +110,40 @@ impl Packing {
         });
     }
 
-    fn blocks(&mut self, state: &State, out: &mut Vec<u8>) -> std::io::Result<RunBlocks> {
-        let mut rows = state.rows.clone();
-        let by_time = block::blocks(&mut rows, Arrangement::ByTime)?;
-        let by_source = block::blocks(&mut rows, Arrangement::BySource)?;
-        let clips =
-            self.clips.chunks(BLOCK_CLIPS).map(clip_block::write).collect::<std::io::Result<Vec<_>>>()?;
-        let spans =
-            self.spans.chunks(BLOCK_SPANS).map(span_block::write).collect::<std::io::Result<Vec<_>>>()?;
-        let mut ids: Vec<IdRow> = (0..).zip(&self.clips).map(|(n, c)| IdRow::new(c.clip, n)).collect();
-        let mut uploads: Vec<IdRow> = self.uploads.iter().map(|&(clip, of)| IdRow::new(clip, of)).collect();
-        Ok(RunBlocks {
-            events_by_time: section(by_time, out),
-            events_by_source: section(by_source, out),
-            clips: section(clips, out),
-            spans: section(spans, out),
-            clip_ids: section(id_block::blocks(&mut ids), out),
-            uploads: section(id_block::blocks(&mut uploads), out),
+    /// All blocks: events on one thread, the rest on another.
+    fn blocks(&self, state: &State, out: &mut Vec<u8>) -> std::io::Result<RunBlocks> {
+        let events = || {
+            let mut rows = state.rows.clone();
+            let by_time = block::blocks(&mut rows, Arrangement::ByTime)?;
+            Ok::<_, std::io::Error>((by_time, block::blocks(&mut rows, Arrangement::BySource)?))
+        };
+        let all =
+            |chunks: &mut dyn Iterator<Item = std::io::Result<Block>>| chunks.collect::<Result<Vec<_>, _>>();
+        std::thread::scope(|scope| {
+            let events = scope.spawn(events);
+            let clips = all(&mut self.clips.chunks(BLOCK_CLIPS).map(clip_block::write))?;
+            let spans = all(&mut self.spans.chunks(BLOCK_SPANS).map(span_block::write))?;
+            let mut ids: Vec<IdRow> = (0..).zip(&self.clips).map(|(n, c)| IdRow::new(c.clip, n)).collect();
+            let mut uploads: Vec<IdRow> =
+                self.uploads.iter().map(|&(clip, of)| IdRow::new(clip, of)).collect();
+            let (by_time, by_source) =
+                events.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(RunBlocks {
+                events_by_time: section(by_time, out),
+                events_by_source: section(by_source, out),
+                clips: section(clips, out),
+                spans: section(spans, out),
+                clip_ids: section(id_block::blocks(&mut ids), out),
+                uploads: section(id_block::blocks(&mut uploads), out),
+            })
         })
     }
 }
 
-fn section(blocks: Vec<(BlockBounds, Vec<u8>)>, out: &mut Vec<u8>) -> Section {
+/// What one block holds at least and at most, and its bytes.
+type Block = (BlockBounds, Vec<u8>);
+
+fn section(blocks: Vec<Block>, out: &mut Vec<u8>) -> Section {
     let mut section = Section::default();
     for (bounds, content) in blocks {
         let offset = out.len() as u32;

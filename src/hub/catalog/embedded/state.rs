@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::block::Row;
 use super::directory::{Run, Runs};
-use super::keys::{device_key, epoch_key};
+use super::keys::{box_key, device_key, epoch_key};
 use super::packed::Moved;
 use super::sources::Sources;
 use super::values::{DeviceValue, EpochValue, encode};
@@ -55,6 +55,9 @@ pub struct Known {
     /// The closed runs, by position.
     pub runs: Runs,
     pub devices: HashMap<DeviceId, KnownDevice>,
+    /// When a box was last heard of by something without an epoch, by its number; true where the tree does not have
+    /// it yet.
+    pub seen: HashMap<u32, (Time, bool)>,
     /// Clips and spans of closed runs of which a key says more.
     pub moved: Arc<HashSet<Moved>>,
     /// Boxes of whose clock something was said.
@@ -106,6 +109,16 @@ impl State {
         changed.map(|(device, known)| (device_key(device), Some(encode(&known.value)))).collect()
     }
 
+    /// When boxes were last heard of, as far as the tree does not have it yet, as writes.
+    pub fn seen_writes(&self, sources: &Sources) -> Layer {
+        let changed = self.known.seen.iter().filter(|(_, (_, changed))| *changed);
+        changed.map(|(&number, (seen, _))| (box_key(sources.box_of(number)), Some(encode(seen)))).collect()
+    }
+
+    pub fn seen(&self, number: u32) -> Option<Time> {
+        self.known.seen.get(&number).map(|(seen, _)| *seen)
+    }
+
     pub fn device(&self, device: &DeviceId) -> DeviceValue {
         self.known.devices.get(device).map_or_else(DeviceValue::default, |known| known.value)
     }
@@ -115,11 +128,11 @@ impl State {
         self.replaced.contains(&(thing.0, thing.2)) || self.known.moved.contains(&thing)
     }
 
-    /// The open run is in the tree now: begins the next one.
-    pub fn begin_next(&mut self, sources_stored: usize, closed: Run) {
+    /// The open run is in the tree now: begins the next one. Returns what is left of the old one, which takes long to
+    /// drop.
+    pub fn begin_next(&mut self, sources_stored: usize, closed: Run) -> impl Sized + use<> {
         self.start = self.next;
-        self.rows.clear();
-        self.writes.clear();
+        let left = (std::mem::take(&mut self.rows), std::mem::take(&mut self.writes));
         self.bytes = 0;
         self.latest = Time::MIN;
         self.sources_stored = sources_stored;
@@ -129,7 +142,9 @@ impl State {
         self.epochs.values_mut().for_each(|known| known.changed = false);
         self.replaced.clear();
         self.known.devices.values_mut().for_each(|known| known.changed = false);
+        self.known.seen.values_mut().for_each(|(_, changed)| *changed = false);
         Arc::make_mut(&mut self.known.runs).push(Arc::new(closed));
+        left
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Changes {
     pub rows: Vec<Row>,
     pub epochs: HashMap<EpochPlace, EpochValue>,
     pub devices: HashMap<DeviceId, DeviceValue>,
+    /// Boxes that were heard of by something without an epoch, by their number.
+    pub seen: HashMap<u32, Time>,
     /// Clips and spans that stay keys.
     pub replaced: Vec<(u8, Uuid)>,
     /// Those of them that lie in a closed run.
@@ -91,7 +93,8 @@ impl<'a> Pending<'a> {
             HubRecord::Stored(file) => {
                 self.arrived(file.received);
                 self.put(stored_key(file.clip, &file.sha256), &());
-                self.seen(&file.box_id, file.received)
+                self.seen(&file.box_id, file.received);
+                Ok(())
             }
         }
     }
@@ -132,14 +135,12 @@ impl<'a> Pending<'a> {
     }
 
     /// Takes note of something that has no place in an epoch.
-    fn seen(&mut self, box_id: &BoxId, received: Time) -> Result<(), CatalogError> {
-        self.source(box_id, None);
-        let key = Key::new(kind::BOX).text(box_id.as_str()).0;
-        let known: Option<Time> = self.view().get(&key)?;
+    fn seen(&mut self, box_id: &BoxId, received: Time) {
+        let number = self.source(box_id, None);
+        let known = self.changes.seen.get(&number).copied().or_else(|| self.state.seen(number));
         if known.is_none_or(|known| known < received) {
-            self.put(key, &received);
+            self.changes.seen.insert(number, received);
         }
-        Ok(())
     }
 
     /// The counts of an epoch, to be changed.
@@ -172,7 +173,7 @@ impl<'a> Pending<'a> {
                 counts.handed_over += u64::from(is_new);
                 counts.refused += 1;
             }
-            _ => self.seen(&box_id, value.received)?,
+            _ => self.seen(&box_id, value.received),
         }
         self.put(Key::new(kind::REFUSED_BY_BOX).text(box_id.as_str()).number(position).0, &());
         self.put(Key::new(kind::REFUSED).number(position).0, &value);
@@ -189,10 +190,14 @@ impl<'a> Pending<'a> {
         counts.last_seen = counts.last_seen.max(received);
         counts.upto = counts.upto.max(event.sequence);
         counts.conflicts += u64::from(conflict);
+        counts.handed_over += u64::from(!conflict);
         // What was set aside and came again after a repair was counted then.
-        let was_refused =
-            counts.refused > 0 && self.view().has(&refused_mark(box_id, event.epoch, event.sequence))?;
-        self.epoch(box_id, event.epoch)?.handed_over += u64::from(!conflict && !was_refused);
+        if counts.refused > 0
+            && !conflict
+            && self.view().has(&refused_mark(box_id, event.epoch, event.sequence))?
+        {
+            self.epoch(box_id, event.epoch)?.handed_over -= 1;
+        }
         let (placed, _, _) = place_in_time(event.time, event.time, device, &[], received);
         self.changes.rows.push(Row {
             time_us: placed.as_microsecond(),

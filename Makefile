@@ -5,6 +5,7 @@
 # check   format, lints, docs, each feature set alone, what each build must not contain
 # fuzz    each parser of network and disk input for SECONDS (60); PARSER=name for one
 # bench   measures; figures go to target/bench.jsonl
+#         SIZE=100M instead: the archive of 1 M clips and one of 100 M alone; 20 GB of disk and some two hours
 # powercut  ROUNDS simulated power cuts on journal, outbox and hub; needs root and loop devices
 # deny    licences, advisories and sources of the dependencies
 SHELL := /bin/bash
@@ -23,7 +24,12 @@ POWERCUT ?= ../shared/tools/powercut.py
 MINUTES ?= 10
 OF ?= losses
 
-.PHONY: demo test soak soak-losses soak-memory check fuzz bench powercut deny deps deps-test deps-fuzz deps-bench console build
+SIZE ?=
+
+OPTIMISED := CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked
+HUB_BENCHES := edge,hub,broker,bench-postgres
+
+.PHONY: demo test soak soak-losses soak-memory check fuzz bench bench-all bench-search powercut deny deps deps-test deps-fuzz deps-bench console build
 
 demo: deps console
 	$(CARGO) build --locked
@@ -39,8 +45,7 @@ soak-losses: deps-test console
 	CAMNET_SOAK_MINUTES=$(MINUTES) $(CARGO) test --locked --test it -- --ignored --exact --nocapture chaos::soak
 
 soak-memory: deps-test console
-	CARGO_TARGET_DIR=target/optimised CAMNET_SOAK_MINUTES=$(MINUTES) \
-	  $(CARGO) bench --profile bench --locked --bench box -- flat
+	CAMNET_SOAK_MINUTES=$(MINUTES) $(OPTIMISED) --bench box -- flat
 
 check: deps-test console
 	.ci/check
@@ -48,13 +53,17 @@ check: deps-test console
 fuzz: deps-fuzz console
 	.ci/fuzz "$(SECONDS)" $(PARSER)
 
-bench: deps-bench console
+bench: deps-bench console bench-$(if $(SIZE),search,all)
+
+bench-all:
 	rm -f target/bench.jsonl
 	$(CARGO) bench --profile dev --locked --bench figures
-	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --no-default-features \
-	  --features edge,hub,broker --bench ingest --bench index
-	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench motion --bench box
-	CARGO_TARGET_DIR=target/optimised $(CARGO) bench --profile bench --locked --bench ring
+	$(OPTIMISED) --no-default-features --features $(HUB_BENCHES) --bench ingest --bench index --bench search
+	$(OPTIMISED) --bench motion --bench box
+	$(OPTIMISED) --bench ring
+
+bench-search:
+	SIZE=$(SIZE) $(OPTIMISED) --no-default-features --features $(HUB_BENCHES) --bench search
 
 powercut:
 	$(CARGO) test --locked --test powercut -- rounds $(ROUNDS) $(POWERCUT)

@@ -1,7 +1,8 @@
 //! What an officer's questions cost at the catalog, from a million clips on: warm and cold, idle and while events come
 //! in, beside PostgreSQL; prints each figure and appends it to target/bench.jsonl. The recipe stands in `world.rs`.
 //!
-//! `SIZE=1M,10M` (default), or `SIZE=1M,100M`: some 20 GB of disk and an hour. `POSTGRES=no` leaves PostgreSQL out.
+//! `SIZE=1M,10M` (default). `SIZE=100M` is `SIZE=1M,100M`: 20 GB of disk and some two hours. `POSTGRES=no` leaves
+//! PostgreSQL out.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -48,7 +49,10 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::create_dir_all(root.join("target")).expect("target/ can be made");
     let mut out = Figures::append(root);
-    let sizes = std::env::var("SIZE").unwrap_or_else(|_| "1M,10M".into());
+    let mut sizes = std::env::var("SIZE").unwrap_or_else(|_| "1M,10M".into());
+    if !sizes.contains(',') {
+        sizes = format!("1M,{sizes}");
+    }
     let mut warm: Vec<(String, Vec<Took>)> = Vec::new();
     for name in sizes.split(',').map(str::trim) {
         let clips = clips_of(name);

@@ -169,6 +169,7 @@ async fn readme_commands_are_known_and_work() {
             c if c.starts_with("make demo RTSP=") => check_make(c, "--rtsp \"rtsp://192.0.2.10/stream1\""),
             "make build" => check_make("make build", "build --release"),
             "make bench" => check_make("make bench", "--bench figures"),
+            "make bench SIZE=100M" => check_make(&command, "SIZE=100M"),
             "make deny" => check_make("make deny", ".ci/deny"),
             "make soak OF=memory MINUTES=60" => check_make(&command, "--bench box -- flat"),
             "make soak MINUTES=10" => check_make(&command, "CAMNET_SOAK_MINUTES=10"),

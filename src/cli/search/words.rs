@@ -187,6 +187,11 @@ impl<W: Write> Teller<W> {
             let more = if account["at_box_truncated"] == true { " …" } else { "" };
             below.push(format!("{only}: {}{more}", spans(at_box, lang)));
         }
+        let overwritten = account["overwritten_s"].as_f64().unwrap_or_default();
+        if overwritten > 0.0 {
+            let word = lang.pick("hộp biên đã ghi đè", "overwritten on the box");
+            below.push(format!("{word}: {}", length(overwritten)));
+        }
         for lamp in list(&account["lamps"]) {
             // Less than a second is the seam at the window's edge.
             let spans = list(&lamp["spans"]).iter();
@@ -503,6 +508,7 @@ mod tests {
                 { "state": "gap", "cause": "camera_unreachable", "start": t(1, 30), "end": t(4, 0), "open": true, "confirmed": false },
             ],
             "at_box": [{ "start": t(0, 10), "end": t(1, 0) }],
+            "overwritten_s": 10.0,
             "lamps": [{ "name": "Nhánh chợ", "distance_m": 12.4, "spans": [
                 { "state": "lit", "start": t(0, 0), "end": t(2, 0) }, { "state": "dark", "start": t(2, 0), "end": t(4, 0) },
             ] }],
@@ -514,6 +520,7 @@ mod tests {
                     "0 đoạn hình từ 1 camera",
                     "mất kết nối camera 30 s (và theo lời cuối của hộp thêm 2:30)",
                     "chỉ có trên hộp biên: 20/11 22:00:10–22:01:00",
+                    "hộp biên đã ghi đè: 10 s",
                     "đèn Nhánh chợ (12 m): sáng 20/11 22:00:00–22:02:00, tắt 20/11 22:02:00–22:04:00",
                     "còn nữa: tăng --limit",
                 ],
@@ -524,6 +531,7 @@ mod tests {
                     "0 clips from 1 camera\n",
                     "camera unreachable 30 s (and by the box's last word, more: 2:30)",
                     "recorded on the box only: 20/11 22:00:10–22:01:00",
+                    "overwritten on the box: 10 s",
                     "lamps Nhánh chợ (12 m): lit 20/11 22:00:00–22:02:00, dark 20/11 22:02:00–22:04:00",
                     "there is more: raise --limit",
                 ],

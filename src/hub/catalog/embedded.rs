@@ -81,7 +81,7 @@ use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
 /// Version of keys, values and blocks. Another one is not read but built anew.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 /// The index on this machine's disk.
 pub struct Embedded {
@@ -607,6 +607,11 @@ impl Catalog for Embedded {
             of_device.iter().for_each(|entry| account.add(entry.span, &entry.value));
         }
         Ok(accounts.into_iter().map(Account::laid_out).collect())
+    }
+
+    fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError> {
+        let from_us = self.state().device(device).ring_from_us;
+        Ok(from_us.and_then(|us| Time::from_microsecond(us).ok()))
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {

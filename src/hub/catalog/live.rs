@@ -18,7 +18,7 @@ use super::{
 };
 use crate::hub::truth::{HubRecord, TruthRecords};
 use crate::limits::INDEX_RETIRE_MAX;
-use crate::model::{CoverageSpan, DeviceId, Sha256Hash};
+use crate::model::{CoverageSpan, DeviceId, Sha256Hash, Time};
 
 const CURRENT: &str = "current";
 
@@ -221,6 +221,10 @@ impl Catalog for Live {
         range: TimeRange,
     ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         self.index().coverage(devices, range)
+    }
+
+    fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError> {
+        self.index().ring_from(device)
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {

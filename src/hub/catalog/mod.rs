@@ -48,6 +48,9 @@ pub trait Catalog: Send + Sync {
         range: TimeRange,
     ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError>;
 
+    /// The oldest moment of a device that its box still had, by the box's last word.
+    fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError>;
+
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError>;
 
     /// What was set aside, newest first.

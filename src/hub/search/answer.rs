@@ -255,8 +255,10 @@ pub struct CameraCoverage {
     /// There are more spans than one answer holds; the sums count all of them.
     pub truncated: bool,
     pub spans: Vec<SpanView>,
-    /// Recorded, and not in a clip that the hub has: the footage is on the box, as long as its ring goes back.
+    /// Recorded, and not in a clip that the hub has: the footage is on the box.
     pub at_box: Vec<BoxSpanView>,
+    /// Seconds that were recorded, that the hub has not, and that the box has overwritten since.
+    pub overwritten_s: f64,
     /// There are more of these than one answer holds, or than were looked for.
     pub at_box_truncated: bool,
     pub fetch: FetchView,

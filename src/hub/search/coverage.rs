@@ -117,8 +117,14 @@ impl Search {
     /// What of the windows the hub has as clips, oldest first, as many as one answer may read.
     fn stored(&self, found: &[Found], windows: &[TimeRange]) -> Result<Stored, SearchError> {
         let mut stored = Stored::default();
+        let devices: Vec<DeviceId> = devices_of(found).into_iter().cloned().collect();
+        for device in &devices {
+            if let Some(from) = self.catalog.ring_from(device)? {
+                stored.ring_from.insert(device.clone(), from);
+            }
+        }
         let mut query = ClipQuery {
-            devices: devices_of(found).into_iter().cloned().collect(),
+            devices,
             ranges: windows.to_vec(),
             order: Order::Oldest,
             after: None,
@@ -171,7 +177,8 @@ impl Beside<'_> {
             // The sum of nothing would be -0.
             round(spans.iter().filter(|s| wanted(s)).map(seconds).fold(0.0, |a, b| a + b), 3)
         };
-        let (at_box, at_box_truncated) = self.stored.at_box(&placement.device.id, &spans);
+        let OnBox { spans: at_box, overwritten_s, truncated: at_box_truncated } =
+            self.stored.on_box(&placement.device.id, &spans);
         CameraCoverage {
             device: NameView { id: placement.device.id.to_string(), name: placement.device.name.clone() },
             site: site_view(placement),
@@ -186,6 +193,7 @@ impl Beside<'_> {
             truncated: spans.len() > SEARCH_SPANS_MAX,
             spans: spans.into_iter().take(SEARCH_SPANS_MAX).collect(),
             at_box,
+            overwritten_s,
             at_box_truncated,
             fetch: FetchView::not_yet(),
             lamps: self.words.near(placement.site.point, self.lamps, &windows_there(placement, windows, now)),
@@ -199,14 +207,24 @@ struct Stored {
     spans: HashMap<DeviceId, Vec<(Time, Time)>>,
     /// Clips that begin later were not read.
     known_to: Option<Time>,
+    /// From when on the ring of its box has a camera's footage, where a box has said so.
+    ring_from: HashMap<DeviceId, Time>,
+}
+
+/// What of a camera's footage the hub has not.
+struct OnBox {
+    spans: Vec<BoxSpanView>,
+    overwritten_s: f64,
+    /// That is not all of it.
+    truncated: bool,
 }
 
 /// Less than this beside a clip is its seam, nothing to fetch.
 const SEAM: SignedDuration = SignedDuration::from_secs(1);
 
 impl Stored {
-    /// The recorded spans without what the hub has; and whether that is not all of them.
-    fn at_box(&self, device: &DeviceId, spans: &[SpanView]) -> (Vec<BoxSpanView>, bool) {
+    /// The recorded spans without what the hub has.
+    fn on_box(&self, device: &DeviceId, spans: &[SpanView]) -> OnBox {
         let none = Vec::new();
         let stored = self.spans.get(device).unwrap_or(&none);
         let known_to = self.known_to.unwrap_or(Time::MAX);
@@ -234,9 +252,17 @@ impl Stored {
             }
         }
         at_box.retain(|span| span.end.duration_since(span.start) >= SEAM);
-        let is_cut = at_box.len() > SEARCH_SPANS_MAX || spans.iter().any(|span| span.end > known_to);
+        let ring_from = self.ring_from.get(device).copied().unwrap_or(Time::MIN);
+        let mut overwritten_s = 0.0;
+        at_box.retain_mut(|span| {
+            let kept_from = ring_from.clamp(span.start, span.end);
+            overwritten_s += kept_from.duration_since(span.start).as_secs_f64();
+            span.start = kept_from;
+            span.start < span.end
+        });
+        let truncated = at_box.len() > SEARCH_SPANS_MAX || spans.iter().any(|span| span.end > known_to);
         at_box.truncate(SEARCH_SPANS_MAX);
-        (at_box, is_cut)
+        OnBox { spans: at_box, overwritten_s: round(overwritten_s, 3), truncated }
     }
 }
 

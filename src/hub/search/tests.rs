@@ -76,6 +76,9 @@ impl Catalog for Plain {
     fn coverage(&self, _: &[DeviceId], _: TimeRange) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         Ok(Vec::new())
     }
+    fn ring_from(&self, _: &DeviceId) -> Result<Option<Time>, CatalogError> {
+        Ok(None)
+    }
     fn events(&self, _: &EventQuery) -> Result<EventPage, CatalogError> {
         Ok(EventPage { events: Vec::new(), next: None })
     }

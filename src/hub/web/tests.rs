@@ -62,6 +62,9 @@ impl StoredSink for Sink {
     }
 }
 
+/// Seconds that the ring of a box holds.
+const RING_S: i64 = 1900;
+
 struct Hub {
     dir: TempDir,
     sink: Arc<Sink>,
@@ -192,11 +195,13 @@ impl Hub {
         self.sink.apply(HubRecord::Event(Arrived::of(event, Time::now())));
     }
 
-    /// What box-01 says about a span of its camera that began and was last heard of so many seconds ago.
+    /// What box-01, whose ring holds [`RING_S`], says about a span of its camera that began and was last heard of so
+    /// many seconds ago.
     fn say_coverage(&self, device: &str, sequence: u64, state: SpanState, start: i64, upto: i64, open: bool) {
         let ago = |seconds: i64| Time::now() - SignedDuration::from_secs(seconds);
-        let (span, run, ring_from, detail) = (Uuid::now_v7(), None, None, None);
+        let (span, run, detail) = (Uuid::now_v7(), None, None);
         let (start, upto) = (ago(start), ago(upto));
+        let ring_from = Some(ago(RING_S));
         let coverage = Coverage { span, state, start, upto, open, run, ring_from, detail };
         self.say(device, "box-01", sequence, EventData::Coverage(coverage));
     }

@@ -102,7 +102,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
             upto: at((seed.id % 9) as i64 * 50 + seed.length),
             open: seed.length % 2 == 0,
             run: None,
-            ring_from: None,
+            ring_from: (seed.id % 4 > 0).then(|| at(seed.second - 300)),
             detail: None,
         }),
         // Spans that are named lie in the span of the clock that is meant.
@@ -299,6 +299,9 @@ proptest! {
             let counts = |index: &Embedded| index.clip_counts(devices, &ranges, buckets).unwrap();
             prop_assert_eq!(counts(&sealed), counts(&open));
             prop_assert_eq!(counts(&open), counted(&open, devices, &ranges, buckets));
+        }
+        for device in &all {
+            prop_assert_eq!(sealed.ring_from(device).unwrap(), open.ring_from(device).unwrap());
         }
         for id in 0..60 {
             prop_assert_eq!(sealed.clip(uuid(id)).unwrap(), open.clip(uuid(id)).unwrap());

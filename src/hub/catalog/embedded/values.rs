@@ -107,6 +107,9 @@ pub struct DeviceValue {
     pub clip_us_max: i64,
     pub clip_margin_us_max: i64,
     pub span_us_max: i64,
+    /// When a box last told of its account, and the oldest moment that its ring still had then, microseconds.
+    pub told_us: i64,
+    pub ring_from_us: Option<i64>,
     /// Clips of it are keys in the store: those that a correction or their arrival put elsewhere.
     pub has_clip_keys: bool,
 }

@@ -490,7 +490,13 @@ impl<'a> Pending<'a> {
         let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
         let (start, upto, _) = place_in_time(value.start, value.upto, Some(device), &own, value.received);
         let length_us = upto.as_microsecond() - start.as_microsecond();
-        self.device(device, |d| d.span_us_max = d.span_us_max.max(length_us + 1));
+        self.device(device, |d| {
+            d.span_us_max = d.span_us_max.max(length_us + 1);
+            let told_us = value.received.as_microsecond();
+            if told_us >= d.told_us {
+                (d.told_us, d.ring_from_us) = (told_us, value.ring_from.map(Time::as_microsecond));
+            }
+        });
         let key = Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(span).0;
         self.put(span_id_key(device, span), &key);
         self.put(key, value);

@@ -139,6 +139,8 @@ export interface Coverage {
   spans: Span[];
   /** Recorded, but still lying on the box only. */
   at_box?: Stretch[];
+  /** Recorded, not at the hub, and no longer on the box. */
+  overwritten_s?: number;
   fetch?: { available: boolean; why?: { vi: string; en: string } };
   lamps?: LampNear[];
 }

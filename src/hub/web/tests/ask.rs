@@ -109,6 +109,7 @@ async fn a_camera_tells_its_view_its_lamps_and_what_lies_on_the_box() {
     // 25 minutes recorded; the ten seconds of the clip lie at the hub.
     assert_eq!(spans.iter().map(seconds).collect::<Vec<_>>(), [1200.0, 290.0], "{camera}");
     assert_eq!((&camera["fetch"]["available"], &camera["at_box_truncated"]), (&json!(false), &json!(false)));
+    assert_eq!(camera["overwritten_s"], 0.0);
     let lamps = camera["lamps"].as_array().unwrap();
     let names: Vec<_> =
         lamps.iter().map(|l| (l["circuit"].as_u64().unwrap(), l["distance_m"].as_f64().unwrap())).collect();
@@ -122,6 +123,20 @@ async fn a_camera_tells_its_view_its_lamps_and_what_lies_on_the_box() {
     );
     let (_, market) = hub.get("/api/v1/clips?device=cam-09").await;
     assert_eq!(market["coverage"][0]["view"]["polygon"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_ring_of_a_box_has_overwritten_is_told_and_not_offered() {
+    let hub = Hub::start().await;
+    hub.say_coverage("cam-01", 1, SpanState::Recorded, RING_S + 400, RING_S - 600, false);
+    let (_, answer) = hub.get("/api/v1/clips?device=cam-01").await;
+    let camera = &answer["coverage"][0];
+    let at_box = camera["at_box"].as_array().unwrap();
+    let time = |key: &str| at_box[0][key].as_str().unwrap().parse::<Time>().unwrap();
+    let seconds = time("end").duration_since(time("start")).as_secs_f64();
+    assert_eq!((at_box.len(), seconds.round()), (1, 600.0), "{camera}");
+    assert_eq!(camera["overwritten_s"].as_f64().map(f64::round), Some(400.0), "{camera}");
+    assert_eq!(camera["recorded_s"].as_f64().map(f64::round), Some(1000.0), "what was recorded stays told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -119,6 +119,9 @@ impl Catalog for Endless {
     fn coverage(&self, d: &[DeviceId], r: TimeRange) -> Result<Vec<Vec<CoverageSpan>>, CatalogError> {
         self.index.coverage(d, r)
     }
+    fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError> {
+        self.index.ring_from(device)
+    }
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {
         self.index.events(query)
     }

@@ -481,6 +481,45 @@ async function drawing(browser, subject) {
   await context.close();
 }
 
+/** From a clip to where to look next, and to footage that lies on the box; and a search that takes too long is stopped. */
+async function further(browser, subject) {
+  const context = await contextOf(browser, { size: 'desk' });
+  const { lat, lon } = subject.site.point;
+  const at = `at=${lat},${lon}&r=200`;
+  const clip = `clip=${subject.clip.id}&clip_cam=${subject.clip.device.id}&clip_at=${subject.clip.start}`;
+
+  const page = await pageOf(context, { size: 'desk', quietly: true });
+  await page.goto(new URL(`/?${at}&last=14400&${clip}`, origin).href);
+  await page.locator('#follow').click();
+  const looks = page.locator('dialog[open] ol li');
+  await looks.first().waitFor();
+  must((await looks.first().locator('.when').textContent()).includes('–'), 'where to look next does not say when');
+  await axe(page, 'following');
+  await shot(page, 'desk-vi-dark-follow');
+  const next = answers(page);
+  await looks.first().locator('button').click();
+  await next;
+  await settled(page);
+  const query = new URL(page.url()).searchParams;
+  must(query.has('from') && query.has('to') && !query.has('clip'), 'a look is not a question about its camera and window');
+
+  // What lies on the box only can be asked for; the hub says what to do as long as it can't fetch it.
+  await page.goto(new URL(`/?${at}&last=14400`, origin).href);
+  await settled(page);
+  await page.locator('ul.box button').first().click();
+  const told = page.locator('#results [role=status].next').first();
+  await told.waitFor();
+  await until(page, 'what became of the request is told', () => document.querySelector('#results [role=status].next')?.textContent.trim().length > 20);
+  await axe(page, 'footage asked for');
+
+  await page.route('**/api/v1/clips?*', () => {});
+  await page.goto(new URL(`/?${at}&last=3600`, origin).href);
+  await page.locator('#stop').click();
+  await settled(page);
+  must((await page.locator('#stop').count()) === 0, 'a search that was stopped goes on');
+  await context.close();
+}
+
 const deadline = setTimeout(() => {
   console.error(`officer: not finished after ${WHOLE_RUN_MS / 1000} s`);
   process.exit(1);
@@ -503,6 +542,8 @@ try {
   console.log('officer: both maps take a tap');
   await drawing(withoutGl, subject);
   console.log('officer: an area is drawn');
+  await further(withoutGl, subject);
+  console.log('officer: following, asking for footage and stopping are good');
   // Two at a time: much of a walk is waiting for films.
   for (const pair of [[['desk', 'vi'], ['phone', 'en']], [['desk', 'en'], ['phone', 'vi']]]) {
     await Promise.all(

@@ -76,7 +76,7 @@ use seal::{Sealed, seal};
 use sources::Sources;
 use span_block::SpanEntry;
 use state::{Known, KnownDevice, KnownEpoch, State};
-use values::{RunValue, SourceValue, decode, encode};
+use values::{RunValue, SourceValue, SpanValue, decode, encode};
 use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
@@ -283,6 +283,7 @@ impl Embedded {
         let Sealed { run, bytes, directory_bytes, writes } = seal(&state, &sources, day, offset)?;
         let value = RunValue { end: run.end, offset, bytes: bytes.len() as u64, directory_bytes };
         let mut batch = sled::Batch::default();
+        let spans = open_spans(&writes)?;
         let (epochs, devices, seen) =
             (state.epoch_writes(&sources), state.device_writes(), state.seen_writes(&sources));
         for (key, value) in writes.iter().chain(&epochs).chain(&devices).chain(&seen) {
@@ -301,7 +302,7 @@ impl Embedded {
         self.files.write(day, offset, &bytes).map_err(engine("written"))?;
         self.tree.apply_batch(batch).map_err(engine("written"))?;
         // Questions wait for this lock: what is left of the run is dropped behind it.
-        let left = unlocked(self.state.write()).begin_next(sources_stored, run);
+        let left = unlocked(self.state.write()).begin_next(sources_stored, run, spans);
         drop(left);
         self.flush()
     }
@@ -340,7 +341,7 @@ impl Embedded {
 /// See [`Embedded::closed`].
 struct Closed<'a> {
     files: &'a DayFiles,
-    runs: Runs,
+    runs: Arc<Runs>,
     moved: Arc<HashSet<Moved>>,
 }
 
@@ -418,13 +419,14 @@ fn read_state(tree: &sled::Tree, files: &DayFiles) -> Result<(State, Sources), S
         devices: read_devices(tree)?,
         seen: read_seen(tree, &sources)?,
         moved: Arc::new(read_moved(tree)?),
+        open_spans: read_open_spans(tree)?,
         corrected: boxes_of(tree, &[kind::CORRECTION, kind::SPAN_CORRECTION])?,
     };
     Ok((State::new(applied, sources.count(), known), sources))
 }
 
-fn read_runs(tree: &sled::Tree, files: &DayFiles) -> Result<Vec<Arc<Run>>, String> {
-    let mut runs = Vec::new();
+fn read_runs(tree: &sled::Tree, files: &DayFiles) -> Result<Runs, String> {
+    let mut list = Vec::new();
     for item in tree.scan_prefix([kind::RUN]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
         let RunValue { end, offset, bytes, directory_bytes } =
@@ -438,9 +440,11 @@ fn read_runs(tree: &sled::Tree, files: &DayFiles) -> Result<Vec<Arc<Run>>, Strin
             offset_end.checked_sub(directory_bytes.into()).ok_or_else(|| unreadable("its place".into()))?;
         let directory = files.read(day, at, directory_bytes).map_err(|e| unreadable(e.to_string()))?;
         let blocks = directory::decode(&directory).map_err(unreadable)?;
-        runs.push(Arc::new(Run { day, start, end, offset, offset_end, blocks }));
+        list.push(Run { day, start, end, offset, offset_end, blocks });
     }
-    runs.sort_unstable_by_key(|run| run.start);
+    list.sort_unstable_by_key(|run| run.start);
+    let mut runs = Runs::default();
+    list.into_iter().for_each(|run| runs.push(run));
     Ok(runs)
 }
 
@@ -465,6 +469,30 @@ fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, (Time,
         all.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
     }
     Ok(all)
+}
+
+fn read_open_spans(tree: &sled::Tree) -> Result<Layer, String> {
+    let mut spans = Layer::new();
+    for item in tree.scan_prefix([kind::SPAN]) {
+        let (key, value) = item.map_err(|e| e.to_string())?;
+        if decode::<SpanValue>(&key, &value).map_err(|e| e.to_string())?.open {
+            spans.insert(key.to_vec(), Some(value.to_vec()));
+        }
+    }
+    Ok(spans)
+}
+
+/// What changes of the open spans with these writes.
+fn open_spans(writes: &Layer) -> Result<Layer, CatalogError> {
+    let mut changes = Layer::new();
+    for (key, write) in writes.range(vec![kind::SPAN]..vec![kind::SPAN + 1]) {
+        let is_open = match write {
+            Some(value) => decode::<SpanValue>(key, value)?.open,
+            None => false,
+        };
+        changes.insert(key.clone(), write.clone().filter(|_| is_open));
+    }
+    Ok(changes)
 }
 
 fn read_moved(tree: &sled::Tree) -> Result<HashSet<Moved>, String> {

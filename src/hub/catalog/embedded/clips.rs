@@ -9,7 +9,7 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use super::clip_block::{ClipBlock, ClipEntry, ClipHead};
-use super::directory::BlockBounds;
+use super::directory::{BlockBounds, Rows};
 use super::keys::{clip_key, kind};
 use super::packed::{Packed, each_block, unreadable};
 use super::sources::Sources;
@@ -118,17 +118,11 @@ impl<'a> ClipSearch<'a> {
         let is_meant = |bounds: &BlockBounds| {
             is_behind_page(bounds) && query.ranges.iter().any(|r| bounds.may_overlap(us(r).0, us(r).1))
         };
-        each_block(
-            packed.runs,
-            |run| &run.blocks.clips,
-            sources,
-            is_meant,
-            |at| {
-                let rank = first_rank(query, at.bounds.start_min_us, at.bounds.start_max_us);
-                heap.push(Place { rank, what: What::Block { run: at.run_number, block: at.number } });
-                Ok(())
-            },
-        )
+        each_block(packed.runs, Rows::Clips, sources, from_us(query), is_meant, |at| {
+            let rank = first_rank(query, at.bounds.start_min_us, at.bounds.start_max_us);
+            heap.push(Place { rank, what: What::Block { run: at.run_number, block: at.number } });
+            Ok(())
+        })
     }
 
     fn open(&mut self, packed: Packed<'_>, run: usize, block: usize) -> Result<(), CatalogError> {
@@ -194,6 +188,11 @@ fn first_rank(query: &ClipQuery, start_min_us: i64, start_max_us: i64) -> (i64, 
     }
 }
 
+/// Where a question's time begins.
+fn from_us(query: &ClipQuery) -> i64 {
+    query.ranges.iter().map(|range| us(range).0).min().unwrap_or(i64::MAX)
+}
+
 /// How many clips begin in each bucket; `keyed` are the starts of those that are keys.
 pub fn counts(
     search: &ClipSearch<'_>,
@@ -211,23 +210,17 @@ pub fn counts(
     keyed.iter().for_each(|&start_us| add(start_us));
     let begins =
         |bounds: &BlockBounds| search.query.ranges.iter().any(|r| bounds.may_begin(us(r).0, us(r).1));
-    each_block(
-        packed.runs,
-        |run| &run.blocks.clips,
-        &search.sources,
-        begins,
-        |at| {
-            let block = packed.clips(at.run, at.bounds)?;
-            for (n, head) in block.heads().iter().enumerate() {
-                if search.sources.binary_search(&head.source).is_ok()
-                    && !packed.has_moved(kind::CLIP, head.source, block.clip(n))
-                {
-                    add(head.start_us);
-                }
+    each_block(packed.runs, Rows::Clips, &search.sources, from_us(search.query), begins, |at| {
+        let block = packed.clips(at.run, at.bounds)?;
+        for (n, head) in block.heads().iter().enumerate() {
+            if search.sources.binary_search(&head.source).is_ok()
+                && !packed.has_moved(kind::CLIP, head.source, block.clip(n))
+            {
+                add(head.start_us);
             }
-            Ok(())
-        },
-    )?;
+        }
+        Ok(())
+    })?;
     Ok(counts)
 }
 

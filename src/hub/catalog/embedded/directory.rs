@@ -22,7 +22,61 @@ pub struct Run {
     pub blocks: RunBlocks,
 }
 
-pub type Runs = Arc<Vec<Arc<Run>>>;
+/// The closed runs, by position.
+#[derive(Debug, Clone, Default)]
+pub struct Runs {
+    list: Vec<Arc<Run>>,
+    /// How far the rows of a run and of all before it reach, by [`Rows`]: most questions and all that comes in are
+    /// about late runs, and need not look at the others.
+    reach: [Vec<i64>; 4],
+}
+
+/// Rows that are looked for by time, in the time of their section.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows {
+    Clips,
+    Spans,
+    ClipIds,
+    Uploads,
+}
+
+impl Runs {
+    const ROWS: [Rows; 4] = [Rows::Clips, Rows::Spans, Rows::ClipIds, Rows::Uploads];
+
+    pub fn push(&mut self, run: Run) {
+        for rows in Self::ROWS {
+            let reach = &mut self.reach[rows as usize];
+            let own = run.section(rows).whole().map_or(i64::MIN, |whole| whole.reach_max_us);
+            reach.push(reach.last().map_or(own, |&before| before.max(own)));
+        }
+        self.list.push(Arc::new(run));
+    }
+
+    /// The runs, with their numbers, but for the first ones that hold nothing which reaches `from`.
+    pub fn reaching(&self, rows: Rows, from: i64) -> impl DoubleEndedIterator<Item = (usize, &Run)> {
+        let first = self.reach[rows as usize].partition_point(|&reach| reach < from);
+        (first..self.list.len()).map(|n| (n, self.list[n].as_ref()))
+    }
+}
+
+impl std::ops::Deref for Runs {
+    type Target = [Arc<Run>];
+
+    fn deref(&self) -> &[Arc<Run>] {
+        &self.list
+    }
+}
+
+impl Run {
+    pub fn section(&self, rows: Rows) -> &Section {
+        match rows {
+            Rows::Clips => &self.blocks.clips,
+            Rows::Spans => &self.blocks.spans,
+            Rows::ClipIds => &self.blocks.clip_ids,
+            Rows::Uploads => &self.blocks.uploads,
+        }
+    }
+}
 
 /// The blocks of a run, by what is in them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

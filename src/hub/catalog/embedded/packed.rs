@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::clip_block::{BLOCK_CLIPS, ClipBlock, ClipEntry};
 use super::day_files::DayFiles;
-use super::directory::{BlockBounds, Run, Runs, Section};
+use super::directory::{BlockBounds, Rows, Run, Runs, Section};
 use super::id_block::{self, IdRow};
 use super::keys::kind;
 use super::sources::Sources;
@@ -55,7 +55,7 @@ impl Packed<'_> {
         clip: Uuid,
         sources: &Sources,
     ) -> Result<Option<ClipEntry>, CatalogError> {
-        for run in self.runs.iter().rev() {
+        for (_, run) in self.runs.reaching(Rows::ClipIds, id_block::time_ms(clip) as i64).rev() {
             for row in self.ids(run, &run.blocks.clip_ids, clip)? {
                 let (block, n) = (row.number as usize / BLOCK_CLIPS, row.number as usize % BLOCK_CLIPS);
                 let Some(bounds) = run.blocks.clips.blocks.get(block) else { continue };
@@ -80,7 +80,7 @@ impl Packed<'_> {
     /// The hub got this file of a clip, in another run than the clip's.
     pub fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
         let beginning = hash_beginning(sha256);
-        for run in self.runs.iter().rev() {
+        for (_, run) in self.runs.reaching(Rows::Uploads, id_block::time_ms(clip) as i64).rev() {
             if self.ids(run, &run.blocks.uploads, clip)?.iter().any(|row| row.number == beginning) {
                 return Ok(true);
             }
@@ -113,25 +113,19 @@ impl Packed<'_> {
     ) -> Result<Vec<ClipEntry>, CatalogError> {
         let mut found = Vec::new();
         let is_meant = |bounds: &BlockBounds| bounds.may_begin(from_us, to_us);
-        each_block(
-            self.runs,
-            |run| &run.blocks.clips,
-            of,
-            is_meant,
-            |BlockAt { run, bounds, .. }| {
-                let mut block = self.clips(run, bounds)?;
-                for n in 0..block.heads().len() {
-                    let head = block.heads()[n];
-                    let is_meant = (from_us..=to_us).contains(&head.start_us)
-                        && of.binary_search(&head.source).is_ok()
-                        && !self.has_moved(kind::CLIP, head.source, block.clip(n));
-                    if is_meant {
-                        found.push(block.entry(n, sources).map_err(|why| unreadable(run, bounds, why))?);
-                    }
+        each_block(self.runs, Rows::Clips, of, from_us, is_meant, |BlockAt { run, bounds, .. }| {
+            let mut block = self.clips(run, bounds)?;
+            for n in 0..block.heads().len() {
+                let head = block.heads()[n];
+                let is_meant = (from_us..=to_us).contains(&head.start_us)
+                    && of.binary_search(&head.source).is_ok()
+                    && !self.has_moved(kind::CLIP, head.source, block.clip(n));
+                if is_meant {
+                    found.push(block.entry(n, sources).map_err(|why| unreadable(run, bounds, why))?);
                 }
-                Ok(())
-            },
-        )?;
+            }
+            Ok(())
+        })?;
         Ok(found)
     }
 
@@ -145,19 +139,12 @@ impl Packed<'_> {
     ) -> Result<Option<SpanEntry>, CatalogError> {
         let mut found = None;
         let is_meant = |bounds: &BlockBounds| bounds.may_begin(start_us, start_us);
-        each_block(
-            self.runs,
-            |run| &run.blocks.spans,
-            of,
-            is_meant,
-            |BlockAt { run, bounds, .. }| {
-                let spans = self.spans(run, bounds, of, sources)?;
-                let is_it =
-                    |entry: &SpanEntry| entry.span == id && !self.has_moved(kind::SPAN, entry.source, id);
-                found = spans.into_iter().find(is_it).or_else(|| found.take());
-                Ok(())
-            },
-        )?;
+        each_block(self.runs, Rows::Spans, of, start_us, is_meant, |BlockAt { run, bounds, .. }| {
+            let spans = self.spans(run, bounds, of, sources)?;
+            let is_it = |entry: &SpanEntry| entry.span == id && !self.has_moved(kind::SPAN, entry.source, id);
+            found = spans.into_iter().find(is_it).or_else(|| found.take());
+            Ok(())
+        })?;
         Ok(found)
     }
 
@@ -171,35 +158,32 @@ impl Packed<'_> {
     ) -> Result<Vec<SpanEntry>, CatalogError> {
         let mut found = Vec::new();
         let is_meant = |bounds: &BlockBounds| bounds.may_overlap(from_us, to_us);
-        each_block(
-            self.runs,
-            |run| &run.blocks.spans,
-            of,
-            is_meant,
-            |BlockAt { run, bounds, .. }| {
-                let spans = self.spans(run, bounds, of, sources)?;
-                found.extend(spans.into_iter().filter(|entry| {
-                    entry.value.start.as_microsecond() <= to_us
-                        && entry.value.upto.as_microsecond() >= from_us
-                        && !self.has_moved(kind::SPAN, entry.source, entry.span)
-                }));
-                Ok(())
-            },
-        )?;
+        each_block(self.runs, Rows::Spans, of, from_us, is_meant, |BlockAt { run, bounds, .. }| {
+            let spans = self.spans(run, bounds, of, sources)?;
+            found.extend(spans.into_iter().filter(|entry| {
+                entry.value.start.as_microsecond() <= to_us
+                    && entry.value.upto.as_microsecond() >= from_us
+                    && !self.has_moved(kind::SPAN, entry.source, entry.span)
+            }));
+            Ok(())
+        })?;
         Ok(found)
     }
 }
 
 /// Visits each block of a section that may hold rows of some sources (smallest first) and is meant.
+///
+/// None that is meant ends before `from_us`.
 pub fn each_block<'a>(
     runs: &'a Runs,
-    section: impl Fn(&'a Run) -> &'a Section,
+    rows: Rows,
     of: &[u32],
+    from_us: i64,
     is_meant: impl Fn(&BlockBounds) -> bool,
     mut visit: impl FnMut(BlockAt<'a>) -> Result<(), CatalogError>,
 ) -> Result<(), CatalogError> {
-    for (run_number, run) in runs.iter().enumerate() {
-        let section = section(run);
+    for (run_number, run) in runs.reaching(rows, from_us) {
+        let section = run.section(rows);
         if !section.whole().is_some_and(&is_meant) {
             continue;
         }

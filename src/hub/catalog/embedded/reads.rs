@@ -55,7 +55,9 @@ pub fn accounts(
         let first = range.from.as_microsecond().saturating_sub(longest_us).saturating_sub(shift_us);
         let last = range.to.as_microsecond().saturating_add(shift_us);
         let bounds = (Bound::Included(at(first, Uuid::nil())), Bound::Included(at(last, Uuid::max())));
-        for entry in view.scan(bounds, Order::Newest).take(INDEX_SCAN_MAX) {
+        let spans = View { tree: view.tree, layers: [&state.writes, &state.known.open_spans] };
+        let is_stored = state.device(device).has_span_keys;
+        for entry in spans.scan_or_memory(bounds, Order::Newest, is_stored).take(INDEX_SCAN_MAX) {
             let (key, value) = entry?;
             let span = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id"));
             account.add(span, &decode(&key, &value)?);

@@ -53,11 +53,13 @@ pub struct KnownEpoch {
 #[derive(Default)]
 pub struct Known {
     /// The closed runs, by position.
-    pub runs: Runs,
+    pub runs: Arc<Runs>,
     pub devices: HashMap<DeviceId, KnownDevice>,
     /// When a box was last heard of by something without an epoch, by its number; true where the tree does not have
     /// it yet.
     pub seen: HashMap<u32, (Time, bool)>,
+    /// The open spans that are keys of the store: each answer about the present is about one of them.
+    pub open_spans: Layer,
     /// Clips and spans of closed runs of which a key says more.
     pub moved: Arc<HashSet<Moved>>,
     /// Boxes of whose clock something was said.
@@ -130,7 +132,12 @@ impl State {
 
     /// The open run is in the tree now: begins the next one. Returns what is left of the old one, which takes long to
     /// drop.
-    pub fn begin_next(&mut self, sources_stored: usize, closed: Run) -> impl Sized + use<> {
+    pub fn begin_next(
+        &mut self,
+        sources_stored: usize,
+        closed: Run,
+        open_spans: Layer,
+    ) -> impl Sized + use<> {
         self.start = self.next;
         let left = (std::mem::take(&mut self.rows), std::mem::take(&mut self.writes));
         self.bytes = 0;
@@ -143,7 +150,13 @@ impl State {
         self.replaced.clear();
         self.known.devices.values_mut().for_each(|known| known.changed = false);
         self.known.seen.values_mut().for_each(|(_, changed)| *changed = false);
-        Arc::make_mut(&mut self.known.runs).push(Arc::new(closed));
+        for (key, write) in open_spans {
+            match write {
+                Some(_) => drop(self.known.open_spans.insert(key, write)),
+                None => drop(self.known.open_spans.remove(&key)),
+            }
+        }
+        Arc::make_mut(&mut self.known.runs).push(closed);
         left
     }
 }

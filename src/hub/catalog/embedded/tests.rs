@@ -102,7 +102,7 @@ fn record(position: usize, seed: &Seed, with_corrections: bool) -> HubRecord {
             upto: at((seed.id % 9) as i64 * 50 + seed.length),
             open: seed.length % 2 == 0,
             run: None,
-            ring_from: (seed.id % 4 > 0).then(|| at(seed.second - 300)),
+            ring_from: (!seed.id.is_multiple_of(4)).then(|| at(seed.second - 300)),
             detail: None,
         }),
         // Spans that are named lie in the span of the clock that is meant.

@@ -112,6 +112,8 @@ pub struct DeviceValue {
     pub ring_from_us: Option<i64>,
     /// Clips of it are keys in the store: those that a correction or their arrival put elsewhere.
     pub has_clip_keys: bool,
+    /// So are spans of it, beside those that are open.
+    pub has_span_keys: bool,
 }
 
 #[derive(Serialize, Deserialize, Default, Clone, Copy)]

@@ -490,7 +490,9 @@ impl<'a> Pending<'a> {
         let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
         let (start, upto, _) = place_in_time(value.start, value.upto, Some(device), &own, value.received);
         let length_us = upto.as_microsecond() - start.as_microsecond();
+        let stays_key = value.correction.is_some() || self.changes.replaced.contains(&(kind::SPAN, span));
         self.device(device, |d| {
+            d.has_span_keys |= stays_key;
             d.span_us_max = d.span_us_max.max(length_us + 1);
             let told_us = value.received.as_microsecond();
             if told_us >= d.told_us {

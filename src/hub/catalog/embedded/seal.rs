@@ -110,32 +110,22 @@ impl Packing {
         });
     }
 
-    /// All blocks: events on one thread, the rest on another.
+    /// All blocks. One thread does it: the others are for those who ask.
     fn blocks(&self, state: &State, out: &mut Vec<u8>) -> std::io::Result<RunBlocks> {
-        let events = || {
-            let mut rows = state.rows.clone();
-            let by_time = block::blocks(&mut rows, Arrangement::ByTime)?;
-            Ok::<_, std::io::Error>((by_time, block::blocks(&mut rows, Arrangement::BySource)?))
-        };
-        let all =
-            |chunks: &mut dyn Iterator<Item = std::io::Result<Block>>| chunks.collect::<Result<Vec<_>, _>>();
-        std::thread::scope(|scope| {
-            let events = scope.spawn(events);
-            let clips = all(&mut self.clips.chunks(BLOCK_CLIPS).map(clip_block::write))?;
-            let spans = all(&mut self.spans.chunks(BLOCK_SPANS).map(span_block::write))?;
-            let mut ids: Vec<IdRow> = (0..).zip(&self.clips).map(|(n, c)| IdRow::new(c.clip, n)).collect();
-            let mut uploads: Vec<IdRow> =
-                self.uploads.iter().map(|&(clip, of)| IdRow::new(clip, of)).collect();
-            let (by_time, by_source) =
-                events.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            Ok(RunBlocks {
-                events_by_time: section(by_time, out),
-                events_by_source: section(by_source, out),
-                clips: section(clips, out),
-                spans: section(spans, out),
-                clip_ids: section(id_block::blocks(&mut ids), out),
-                uploads: section(id_block::blocks(&mut uploads), out),
-            })
+        let mut rows = state.rows.clone();
+        let by_time = block::blocks(&mut rows, Arrangement::ByTime)?;
+        let by_source = block::blocks(&mut rows, Arrangement::BySource)?;
+        let clips = self.clips.chunks(BLOCK_CLIPS).map(clip_block::write).collect::<Result<Vec<_>, _>>()?;
+        let spans = self.spans.chunks(BLOCK_SPANS).map(span_block::write).collect::<Result<Vec<_>, _>>()?;
+        let mut ids: Vec<IdRow> = (0..).zip(&self.clips).map(|(n, c)| IdRow::new(c.clip, n)).collect();
+        let mut uploads: Vec<IdRow> = self.uploads.iter().map(|&(clip, of)| IdRow::new(clip, of)).collect();
+        Ok(RunBlocks {
+            events_by_time: section(by_time, out),
+            events_by_source: section(by_source, out),
+            clips: section(clips, out),
+            spans: section(spans, out),
+            clip_ids: section(id_block::blocks(&mut ids), out),
+            uploads: section(id_block::blocks(&mut uploads), out),
         })
     }
 }

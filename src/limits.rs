@@ -377,6 +377,8 @@ pub const REINDEX_ROUNDS_MAX: usize = 20;
 pub const INDEX_RETIRE_MAX: Duration = Duration::from_secs(10);
 /// Clock corrections of one box that are applied: the newest.
 pub const INDEX_CORRECTIONS_MAX: usize = 1_000;
+/// How often an answer is read again because a run ended meanwhile; a run lasts many answers.
+pub const INDEX_SETTLE_TRIES: usize = 3;
 /// Events that a replay offers at once, so that what comes in meanwhile waits no longer than for these.
 pub const REPLAY_EVENTS_MAX: usize = 500;
 /// Commands that wait for a box's result at once.

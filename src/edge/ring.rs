@@ -274,7 +274,8 @@ impl Ring {
 
     /// Oldest moment that the ring still holds.
     pub fn from(&self) -> Option<Time> {
-        self.segments.front().map(|s| s.known.start)
+        // Not the first: a clock that was ahead wrote that, until it was set.
+        self.segments.iter().map(|s| s.known.start).min()
     }
 
     /// Bytes of all segments.

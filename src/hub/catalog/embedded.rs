@@ -63,7 +63,7 @@ use super::{
     TimeRange, lay_out, place_in_time,
 };
 use crate::hub::truth::{HubRecord, TruthRecords};
-use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX};
+use crate::limits::{INDEX_CACHE_BYTES, INDEX_RUN_RECORDS, INDEX_SCAN_MAX, INDEX_SETTLE_TRIES};
 use crate::model::{BoxId, CoverageSpan, DeviceId, Sha256Hash, Time};
 use clips::ClipSearch;
 use day_files::DayFiles;
@@ -76,7 +76,7 @@ use seal::{Sealed, seal};
 use sources::Sources;
 use span_block::SpanEntry;
 use state::{Known, KnownDevice, KnownEpoch, State};
-use values::{RunValue, SourceValue, SpanValue, decode, encode};
+use values::{RingValue, RunValue, SourceValue, SpanValue, decode, encode};
 use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
@@ -173,6 +173,7 @@ impl Embedded {
         let mut extra = state.epoch_writes(&sources);
         extra.extend(state.device_writes());
         extra.extend(state.seen_writes(&sources));
+        extra.extend(state.ring_writes());
         extra.extend(sources.entries(0).map(|(key, value)| (key, Some(value))));
         let view = View { tree: &self.tree, layers: [&extra, &state.writes] };
         for item in view.prefix(&[], Order::Oldest) {
@@ -241,7 +242,7 @@ impl Embedded {
     }
 
     fn take(&self, next: u64, changes: Changes) {
-        let Changes { writes, bytes, rows, epochs, devices, seen, replaced, moved, corrected, latest } =
+        let Changes { writes, bytes, rows, epochs, devices, seen, rings, replaced, moved, corrected, latest } =
             changes;
         let mut state = unlocked(self.state.write());
         state.writes.extend(writes);
@@ -258,6 +259,7 @@ impl Embedded {
             devices.into_iter().map(|(device, value)| (device, KnownDevice { value, changed: true }));
         state.known.devices.extend(devices);
         state.known.seen.extend(seen.into_iter().map(|(number, seen)| (number, (seen, true))));
+        state.known.rings.extend(rings.into_iter().map(|(number, ring)| (number, (ring, true))));
         state.known.corrected.extend(corrected);
         state.replaced.extend(replaced);
         if !moved.is_empty() {
@@ -286,7 +288,9 @@ impl Embedded {
         let spans = open_spans(&writes)?;
         let (epochs, devices, seen) =
             (state.epoch_writes(&sources), state.device_writes(), state.seen_writes(&sources));
-        for (key, value) in writes.iter().chain(&epochs).chain(&devices).chain(&seen) {
+        for (key, value) in
+            writes.iter().chain(&epochs).chain(&devices).chain(&seen).chain(&state.ring_writes())
+        {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value.as_slice()),
                 None => batch.remove(key.as_slice()),
@@ -316,6 +320,19 @@ impl Embedded {
     fn has_file(&self, packed: Packed<'_>, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
         let is_new = self.state().writes.contains_key(&stored_key(clip, sha256));
         Ok(is_new || packed.has_upload(clip, sha256)?)
+    }
+
+    /// An answer that reads the runs at one moment and the files that came at another: once more, if a run ended
+    /// between them.
+    fn settled<T>(&self, answer: impl Fn() -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+        for _ in 0..INDEX_SETTLE_TRIES {
+            let start = self.stored_upto();
+            let told = answer()?;
+            if self.stored_upto() == start {
+                return Ok(told);
+            }
+        }
+        answer()
     }
 
     /// The store with the open run over it.
@@ -418,6 +435,7 @@ fn read_state(tree: &sled::Tree, files: &DayFiles) -> Result<(State, Sources), S
         runs: Arc::new(read_runs(tree, files)?),
         devices: read_devices(tree)?,
         seen: read_seen(tree, &sources)?,
+        rings: read_rings(tree)?,
         moved: Arc::new(read_moved(tree)?),
         open_spans: read_open_spans(tree)?,
         corrected: boxes_of(tree, &[kind::CORRECTION, kind::SPAN_CORRECTION])?,
@@ -469,6 +487,17 @@ fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, (Time,
         all.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
     }
     Ok(all)
+}
+
+fn read_rings(tree: &sled::Tree) -> Result<HashMap<u32, (RingValue, bool)>, String> {
+    let mut rings = HashMap::new();
+    for item in tree.scan_prefix([kind::RING]) {
+        let (key, value) = item.map_err(|e| e.to_string())?;
+        let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+        let number = number.ok_or("a ring's key has another length")?;
+        rings.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
+    }
+    Ok(rings)
 }
 
 fn read_open_spans(tree: &sled::Tree) -> Result<Layer, String> {
@@ -568,17 +597,19 @@ impl Catalog for Embedded {
     }
 
     fn clips(&self, query: &ClipQuery) -> Result<Vec<ClipRow>, CatalogError> {
-        let mut search = ClipSearch::new(query, &self.sources());
-        let closed = {
-            let state = self.state();
-            search.add_keyed(self.view(&state), &state)?;
-            self.closed(&state)
-        };
-        let packed = closed.packed();
-        let page = search.page(packed, &self.sources())?;
-        page.into_iter()
-            .map(|entry| reads::clip_row(entry, |clip, sha256| self.has_file(packed, clip, sha256)))
-            .collect()
+        self.settled(|| {
+            let mut search = ClipSearch::new(query, &self.sources());
+            let closed = {
+                let state = self.state();
+                search.add_keyed(self.view(&state), &state)?;
+                self.closed(&state)
+            };
+            let packed = closed.packed();
+            let page = search.page(packed, &self.sources())?;
+            page.into_iter()
+                .map(|entry| reads::clip_row(entry, |clip, sha256| self.has_file(packed, clip, sha256)))
+                .collect()
+        })
     }
 
     fn clip_counts(
@@ -599,16 +630,18 @@ impl Catalog for Embedded {
     }
 
     fn clip(&self, clip: Uuid) -> Result<Option<ClipRow>, CatalogError> {
-        let (keyed, closed) = {
-            let state = self.state();
-            (reads::keyed_clip(self.view(&state), clip)?, self.closed(&state))
-        };
-        let packed = closed.packed();
-        let entry = match keyed {
-            Some(entry) => Some(entry),
-            None => packed.clip(clip, &self.sources())?,
-        };
-        entry.map(|e| reads::clip_row(e, |clip, sha256| self.has_file(packed, clip, sha256))).transpose()
+        self.settled(|| {
+            let (keyed, closed) = {
+                let state = self.state();
+                (reads::keyed_clip(self.view(&state), clip)?, self.closed(&state))
+            };
+            let packed = closed.packed();
+            let entry = match keyed {
+                Some(entry) => Some(entry),
+                None => packed.clip(clip, &self.sources())?,
+            };
+            entry.map(|e| reads::clip_row(e, |clip, sha256| self.has_file(packed, clip, sha256))).transpose()
+        })
     }
 
     fn coverage(
@@ -638,8 +671,10 @@ impl Catalog for Embedded {
     }
 
     fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError> {
-        let from_us = self.state().device(device).ring_from_us;
-        Ok(from_us.and_then(|us| Time::from_microsecond(us).ok()))
+        // A camera that changed its box has footage on both.
+        let state = self.state();
+        let rings = self.sources().of_devices(std::slice::from_ref(device));
+        Ok(rings.into_iter().filter_map(|source| state.ring(source)).map(|ring| ring.from).min())
     }
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError> {
@@ -679,14 +714,16 @@ impl Catalog for Embedded {
     }
 
     fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
-        if let Some(row) = self.clip(clip)? {
-            let is_still = row.thumbnail.as_ref().is_some_and(|still| still.sha256 == *sha256);
-            if (row.sha256 == *sha256 && row.stored) || (is_still && row.thumbnail_stored) {
-                return Ok(true);
+        self.settled(|| {
+            if let Some(row) = self.clip(clip)? {
+                let is_still = row.thumbnail.as_ref().is_some_and(|still| still.sha256 == *sha256);
+                if (row.sha256 == *sha256 && row.stored) || (is_still && row.thumbnail_stored) {
+                    return Ok(true);
+                }
             }
-        }
-        let closed = self.closed(&self.state());
-        self.has_file(closed.packed(), clip, sha256)
+            let closed = self.closed(&self.state());
+            self.has_file(closed.packed(), clip, sha256)
+        })
     }
 }
 

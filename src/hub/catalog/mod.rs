@@ -48,7 +48,7 @@ pub trait Catalog: Send + Sync {
         range: TimeRange,
     ) -> Result<Vec<Vec<CoverageSpan>>, CatalogError>;
 
-    /// The oldest moment of a device that its box still had, by the box's last word.
+    /// The oldest moment of a device that a box still had, by the last word of each that told of it.
     fn ring_from(&self, device: &DeviceId) -> Result<Option<Time>, CatalogError>;
 
     fn events(&self, query: &EventQuery) -> Result<EventPage, CatalogError>;

@@ -21,6 +21,8 @@ pub mod kind {
     pub const DEVICE: u8 = b'd';
     /// kind, source, clip or span of a closed run → nothing: what is said of it now is a key
     pub const MOVED: u8 = b'm';
+    /// source → the oldest moment that the box's ring still has of the device
+    pub const RING: u8 = b'a';
     /// device, start as placed, clip → clip
     pub const CLIP: u8 = b'c';
     /// clip → key of the clip
@@ -127,6 +129,9 @@ pub fn first_text(key: &[u8]) -> Result<&str, CatalogError> {
 /// The device that a key begins with.
 pub fn device_of(key: &[u8]) -> Result<DeviceId, CatalogError> {
     DeviceId::new(first_text(key)?).map_err(|e| corrupt(key, e.to_string()))
+}
+pub fn ring_key(source: u32) -> Vec<u8> {
+    Key::new(kind::RING).short(source).0
 }
 pub fn box_key(box_id: &BoxId) -> Vec<u8> {
     Key::new(kind::BOX).text(box_id.as_str()).0

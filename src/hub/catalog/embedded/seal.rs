@@ -19,6 +19,7 @@ use super::span_block::{self, BLOCK_SPANS, SpanEntry};
 use super::state::State;
 use super::values::{ClipValue, SpanValue, decode};
 use super::view::Layer;
+use super::write::placed;
 use super::{Basis, CatalogError, engine};
 use crate::model::Sha256Hash;
 
@@ -74,7 +75,8 @@ impl Packing {
             let span = id_of(key);
             let device = device_of(key)?;
             let source = source_of(sources, &value.box_id, &device)?;
-            if !value.open && value.correction.is_none() && !state.stays_key((kind::SPAN, source, span)) {
+            let is_as_recorded = placed(&device, &value).2 == Basis::Recorded;
+            if !value.open && is_as_recorded && !state.stays_key((kind::SPAN, source, span)) {
                 packed.extend([key.clone(), span_id_key(&device, span)]);
                 packing.spans.push(SpanEntry { source, span, value });
             }

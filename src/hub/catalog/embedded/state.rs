@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::block::Row;
 use super::directory::{Run, Runs};
-use super::keys::{box_key, device_key, epoch_key};
+use super::keys::{box_key, device_key, epoch_key, kind, ring_key};
 use super::packed::Moved;
 use super::sources::Sources;
-use super::values::{DeviceValue, EpochValue, encode};
+use super::values::{DeviceValue, EpochValue, RingValue, encode};
 use super::view::Layer;
 use crate::limits::{INDEX_EPOCHS_MAX, INDEX_RUN_BYTES_MAX};
 use crate::model::{BoxId, DeviceId, Epoch, Time};
@@ -36,8 +36,8 @@ pub struct State {
     pub epochs: HashMap<EpochPlace, KnownEpoch>,
     /// Sources that the tree has already.
     pub sources_stored: usize,
-    /// Clips and spans that a correction of this run was about: they stay keys.
-    pub replaced: HashSet<(u8, Uuid)>,
+    /// Clips that a correction of this run was about: they stay keys.
+    pub replaced: HashSet<Uuid>,
     pub known: Known,
 }
 
@@ -58,6 +58,9 @@ pub struct Known {
     /// When a box was last heard of by something without an epoch, by its number; true where the tree does not have
     /// it yet.
     pub seen: HashMap<u32, (Time, bool)>,
+    /// From when on the rings of boxes have footage of a device, by its number; true where the tree does not have it
+    /// yet.
+    pub rings: HashMap<u32, (RingValue, bool)>,
     /// The open spans that are keys of the store: each answer about the present is about one of them.
     pub open_spans: Layer,
     /// Clips and spans of closed runs of which a key says more.
@@ -117,6 +120,16 @@ impl State {
         changed.map(|(&number, (seen, _))| (box_key(sources.box_of(number)), Some(encode(seen)))).collect()
     }
 
+    /// What boxes said of their rings, as far as the tree does not have it yet, as writes.
+    pub fn ring_writes(&self) -> Layer {
+        let changed = self.known.rings.iter().filter(|(_, (_, changed))| *changed);
+        changed.map(|(&number, (ring, _))| (ring_key(number), Some(encode(ring)))).collect()
+    }
+
+    pub fn ring(&self, number: u32) -> Option<RingValue> {
+        self.known.rings.get(&number).map(|(ring, _)| *ring)
+    }
+
     pub fn seen(&self, number: u32) -> Option<Time> {
         self.known.seen.get(&number).map(|(seen, _)| *seen)
     }
@@ -127,7 +140,7 @@ impl State {
 
     /// The clip or span is not packed: a correction was about it, or blocks have it elsewhere already.
     pub fn stays_key(&self, thing: Moved) -> bool {
-        self.replaced.contains(&(thing.0, thing.2)) || self.known.moved.contains(&thing)
+        thing.0 == kind::CLIP && self.replaced.contains(&thing.2) || self.known.moved.contains(&thing)
     }
 
     /// The open run is in the tree now: begins the next one. Returns what is left of the old one, which takes long to
@@ -150,6 +163,7 @@ impl State {
         self.replaced.clear();
         self.known.devices.values_mut().for_each(|known| known.changed = false);
         self.known.seen.values_mut().for_each(|(_, changed)| *changed = false);
+        self.known.rings.values_mut().for_each(|(_, changed)| *changed = false);
         for (key, write) in open_spans {
             match write {
                 Some(_) => drop(self.known.open_spans.insert(key, write)),

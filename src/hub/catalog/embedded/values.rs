@@ -107,13 +107,21 @@ pub struct DeviceValue {
     pub clip_us_max: i64,
     pub clip_margin_us_max: i64,
     pub span_us_max: i64,
-    /// When a box last told of its account, and the oldest moment that its ring still had then, microseconds.
-    pub told_us: i64,
-    pub ring_from_us: Option<i64>,
     /// Clips of it are keys in the store: those that a correction or their arrival put elsewhere.
     pub has_clip_keys: bool,
     /// So are spans of it, beside those that are open.
     pub has_span_keys: bool,
+}
+
+/// What a box last said of its ring.
+#[derive(Serialize, Deserialize, PartialEq, Clone, Copy)]
+pub struct RingValue {
+    /// When that arrived.
+    #[serde(with = "required")]
+    pub received: Time,
+    /// The oldest moment that it had.
+    #[serde(with = "required")]
+    pub from: Time,
 }
 
 #[derive(Serialize, Deserialize, Default, Clone, Copy)]

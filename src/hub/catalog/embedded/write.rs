@@ -19,7 +19,7 @@ use super::sources::Sources;
 use super::span_block::SpanEntry;
 use super::state::{EpochPlace, State};
 use super::values::{
-    ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, SpanValue, StillValue, encode,
+    ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, RingValue, SpanValue, StillValue, encode,
 };
 use super::view::{Layer, View};
 use super::{Basis, CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
@@ -55,8 +55,10 @@ pub struct Changes {
     pub devices: HashMap<DeviceId, DeviceValue>,
     /// Boxes that were heard of by something without an epoch, by their number.
     pub seen: HashMap<u32, Time>,
-    /// Clips and spans that stay keys.
-    pub replaced: Vec<(u8, Uuid)>,
+    /// What boxes said of their rings, by the number of box and device.
+    pub rings: HashMap<u32, RingValue>,
+    /// Clips that stay keys.
+    pub replaced: Vec<Uuid>,
     /// Those of them that lie in a closed run.
     pub moved: Vec<Moved>,
     pub corrected: Vec<BoxId>,
@@ -216,8 +218,8 @@ impl<'a> Pending<'a> {
             (EventData::Clock(c), _) => {
                 let correction = Correction {
                     device: device.cloned(),
-                    from: c.from,
-                    upto: c.upto,
+                    from: in_microseconds(c.from),
+                    upto: in_microseconds(c.upto),
                     correction_ms: c.correction_ms,
                     uncertainty_ms: c.uncertainty_ms,
                 };
@@ -286,7 +288,7 @@ impl<'a> Pending<'a> {
         let start_us = value.placed_start.as_microsecond();
         let margin_us = uncertain_us(value.as_placed().uncertainty_ms);
         let length_us = value.placed_end.as_microsecond() - start_us + margin_us;
-        let stays_key = value.basis != Basis::Recorded || self.changes.replaced.contains(&(kind::CLIP, clip));
+        let stays_key = value.basis != Basis::Recorded || self.changes.replaced.contains(&clip);
         self.device(&value.device, |d| {
             d.clip_us_max = d.clip_us_max.max(length_us + 1);
             d.clip_margin_us_max = d.clip_margin_us_max.max(margin_us);
@@ -311,7 +313,9 @@ impl<'a> Pending<'a> {
     fn moved(&mut self, moved: Moved) {
         self.put(moved_key(moved), &());
         self.changes.moved.push(moved);
-        self.changes.replaced.push((moved.0, moved.2));
+        if moved.0 == kind::CLIP {
+            self.changes.replaced.push(moved.2);
+        }
     }
 
     /// Keeps the correction and places anew the clips that were recorded in its span.
@@ -347,7 +351,6 @@ impl<'a> Pending<'a> {
                         continue;
                     }
                     self.remove(old_key);
-                    self.changes.replaced.push((kind::SPAN, span));
                     value
                 }
                 None => {
@@ -394,7 +397,7 @@ impl<'a> Pending<'a> {
             }
             let placed = self.placed_anew(box_id, value)?;
             self.remove(old_key);
-            self.changes.replaced.push((kind::CLIP, clip));
+            self.changes.replaced.push(clip);
             self.put_clip(clip, &placed)?;
         }
         Ok(())
@@ -487,22 +490,32 @@ impl<'a> Pending<'a> {
     }
 
     fn put_span(&mut self, device: &DeviceId, span: Uuid, value: &SpanValue) -> Result<(), CatalogError> {
-        let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
-        let (start, upto, _) = place_in_time(value.start, value.upto, Some(device), &own, value.received);
+        let (start, upto, basis) = placed(device, value);
         let length_us = upto.as_microsecond() - start.as_microsecond();
-        let stays_key = value.correction.is_some() || self.changes.replaced.contains(&(kind::SPAN, span));
+        let source = self.source(&value.box_id, Some(device));
+        let stays_key = basis != Basis::Recorded || self.is_moved((kind::SPAN, source, span));
+        self.ring(source, value);
         self.device(device, |d| {
             d.has_span_keys |= stays_key;
             d.span_us_max = d.span_us_max.max(length_us + 1);
-            let told_us = value.received.as_microsecond();
-            if told_us >= d.told_us {
-                (d.told_us, d.ring_from_us) = (told_us, value.ring_from.map(Time::as_microsecond));
-            }
         });
         let key = Key::new(kind::SPAN).text(device.as_str()).time(start.as_microsecond()).uuid(span).0;
         self.put(span_id_key(device, span), &key);
         self.put(key, value);
         Ok(())
+    }
+
+    /// Takes note of the ring that a report tells of. One whose clock is ahead tells nothing.
+    fn ring(&mut self, source: u32, value: &SpanValue) {
+        let Some(from) = value.ring_from.filter(|from| *from <= value.received) else { return };
+        let known = self.changes.rings.get(&source).copied().or_else(|| self.state.ring(source));
+        if known.is_none_or(|known| known.received <= value.received) {
+            self.changes.rings.insert(source, RingValue { received: value.received, from });
+        }
+    }
+
+    fn is_moved(&self, thing: Moved) -> bool {
+        self.changes.moved.contains(&thing) || self.state.known.moved.contains(&thing)
     }
 
     /// What corrects the times of a run: what was said of it, else what was said of its box.
@@ -542,10 +555,22 @@ fn refused_mark(box_id: &BoxId, epoch: Epoch, sequence: u64) -> Vec<u8> {
     Key::new(kind::REFUSED_SEQUENCE).text(box_id.as_str()).number(epoch.0).number(sequence).0
 }
 
+/// As precise as what is kept.
+fn in_microseconds(time: Time) -> Time {
+    Time::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// Where a span stands, by what was said of it.
+pub fn placed(device: &DeviceId, value: &SpanValue) -> (Time, Time, Basis) {
+    let own: Vec<Correction> = value.correction.map(of_span).into_iter().collect();
+    place_in_time(value.start, value.upto, Some(device), &own, value.received)
+}
+
 /// A report replaces an earlier one, in whatever order they arrive.
 fn is_later(event: &Event, coverage: &Coverage, old: &SpanValue) -> bool {
     if event.epoch == old.epoch {
         return event.sequence > old.sequence;
     }
-    (coverage.upto, !coverage.open) > (old.upto, !old.open)
+    // What is kept has microseconds, what arrives may have more.
+    (coverage.upto.as_microsecond(), !coverage.open) > (old.upto.as_microsecond(), !old.open)
 }

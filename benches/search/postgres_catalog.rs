@@ -30,7 +30,8 @@ const INDICES: &str = "
     VACUUM ANALYZE clip; VACUUM ANALYZE span;";
 
 const CLIPS: &str = "SELECT c.* FROM unnest($1::int[]) AS asked(device), LATERAL (
-        SELECT * FROM clip WHERE clip.device = asked.device AND start_us <= $3 AND start_us >= $2::bigint - 40040000
+        SELECT * FROM clip WHERE clip.device = asked.device AND start_us <= $3::bigint + 40000
+            AND start_us >= $2::bigint - 40040000
             AND end_us >= $2::bigint - 40000 ORDER BY start_us DESC, id DESC LIMIT $4) c
     ORDER BY c.start_us DESC, c.id DESC LIMIT $4";
 

@@ -75,8 +75,8 @@ use reads::Account;
 use seal::{Sealed, seal};
 use sources::Sources;
 use span_block::SpanEntry;
-use state::{Known, KnownDevice, KnownEpoch, State};
-use values::{RingValue, RunValue, SourceValue, SpanValue, decode, encode};
+use state::{Kept, Known, State};
+use values::{DeviceValue, RingValue, RunValue, SourceValue, SpanValue, decode, encode};
 use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
@@ -249,17 +249,16 @@ impl Embedded {
         state.bytes += bytes;
         state.rows.extend(rows);
         for (place, value) in epochs {
-            let known = KnownEpoch { value, changed: true };
+            let known = Kept::changed(value);
             match state.epochs.entry(place) {
                 Entry::Occupied(mut entry) => *entry.get_mut() = known,
                 Entry::Vacant(entry) => drop(entry.insert(known)),
             }
         }
-        let devices =
-            devices.into_iter().map(|(device, value)| (device, KnownDevice { value, changed: true }));
+        let devices = devices.into_iter().map(|(device, value)| (device, Kept::changed(value)));
         state.known.devices.extend(devices);
-        state.known.seen.extend(seen.into_iter().map(|(number, seen)| (number, (seen, true))));
-        state.known.rings.extend(rings.into_iter().map(|(number, ring)| (number, (ring, true))));
+        state.known.seen.extend(seen.into_iter().map(|(number, seen)| (number, Kept::changed(seen))));
+        state.known.rings.extend(rings.into_iter().map(|(number, ring)| (number, Kept::changed(ring))));
         state.known.corrected.extend(corrected);
         state.replaced.extend(replaced);
         if !moved.is_empty() {
@@ -466,36 +465,36 @@ fn read_runs(tree: &sled::Tree, files: &DayFiles) -> Result<Runs, String> {
     Ok(runs)
 }
 
-fn read_devices(tree: &sled::Tree) -> Result<HashMap<DeviceId, KnownDevice>, String> {
+fn read_devices(tree: &sled::Tree) -> Result<HashMap<DeviceId, Kept<DeviceValue>>, String> {
     let mut devices = HashMap::new();
     for item in tree.scan_prefix([kind::DEVICE]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
         let device = device_of(&key).map_err(|e| e.to_string())?;
         let value = decode(&key, &value).map_err(|e| e.to_string())?;
-        devices.insert(device, KnownDevice { value, changed: false });
+        devices.insert(device, Kept::stored(value));
     }
     Ok(devices)
 }
 
-fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, (Time, bool)>, String> {
+fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, Kept<Time>>, String> {
     let mut all = HashMap::new();
     for item in tree.scan_prefix([kind::BOX]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
         let text = first_text(&key).map_err(|e| e.to_string())?;
         let box_id = BoxId::new(text).map_err(|e| e.to_string())?;
         let number = sources.get(&box_id, None).ok_or_else(|| format!("{box_id} has no number"))?;
-        all.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
+        all.insert(number, Kept::stored(decode(&key, &value).map_err(|e| e.to_string())?));
     }
     Ok(all)
 }
 
-fn read_rings(tree: &sled::Tree) -> Result<HashMap<u32, (RingValue, bool)>, String> {
+fn read_rings(tree: &sled::Tree) -> Result<HashMap<u32, Kept<RingValue>>, String> {
     let mut rings = HashMap::new();
     for item in tree.scan_prefix([kind::RING]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
         let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
         let number = number.ok_or("a ring's key has another length")?;
-        rings.insert(number, (decode(&key, &value).map_err(|e| e.to_string())?, false));
+        rings.insert(number, Kept::stored(decode(&key, &value).map_err(|e| e.to_string())?));
     }
     Ok(rings)
 }

@@ -17,7 +17,8 @@ pub mod kind {
     pub const RUN: u8 = b'R';
     /// number → box, and device or nothing
     pub const SOURCE: u8 = b'v';
-    /// device → longest clip and span, to know how far a scan must look back, and whether clips of it are keys
+    /// device → longest clip and span, to know how far a scan must look back, and whether clips and spans of it are
+    /// keys
     pub const DEVICE: u8 = b'd';
     /// kind, source, clip or span of a closed run → nothing: what is said of it now is a key
     pub const MOVED: u8 = b'm';

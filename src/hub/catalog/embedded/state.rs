@@ -33,7 +33,7 @@ pub struct State {
     pub bytes: usize,
     /// Latest arrival in the run; its day names the run.
     pub latest: Time,
-    pub epochs: HashMap<EpochPlace, KnownEpoch>,
+    pub epochs: HashMap<EpochPlace, Kept<EpochValue>>,
     /// Sources that the tree has already.
     pub sources_stored: usize,
     /// Clips that a correction of this run was about: they stay keys.
@@ -41,12 +41,22 @@ pub struct State {
     pub known: Known,
 }
 
-/// A count in memory.
+/// What is in memory of a value of the tree.
 #[derive(Clone, Copy)]
-pub struct KnownEpoch {
-    pub value: EpochValue,
+pub struct Kept<T> {
+    pub value: T,
     /// The tree does not have it yet.
     pub changed: bool,
+}
+
+impl<T> Kept<T> {
+    pub fn stored(value: T) -> Self {
+        Self { value, changed: false }
+    }
+
+    pub fn changed(value: T) -> Self {
+        Self { value, changed: true }
+    }
 }
 
 /// What of the closed runs and of the store is kept in memory.
@@ -54,26 +64,17 @@ pub struct KnownEpoch {
 pub struct Known {
     /// The closed runs, by position.
     pub runs: Arc<Runs>,
-    pub devices: HashMap<DeviceId, KnownDevice>,
-    /// When a box was last heard of by something without an epoch, by its number; true where the tree does not have
-    /// it yet.
-    pub seen: HashMap<u32, (Time, bool)>,
-    /// From when on the rings of boxes have footage of a device, by its number; true where the tree does not have it
-    /// yet.
-    pub rings: HashMap<u32, (RingValue, bool)>,
+    pub devices: HashMap<DeviceId, Kept<DeviceValue>>,
+    /// When a box was last heard of by something without an epoch, by its number.
+    pub seen: HashMap<u32, Kept<Time>>,
+    /// From when on the rings of boxes have footage of a device, by the number of both.
+    pub rings: HashMap<u32, Kept<RingValue>>,
     /// The open spans that are keys of the store: each answer about the present is about one of them.
     pub open_spans: Layer,
     /// Clips and spans of closed runs of which a key says more.
     pub moved: Arc<HashSet<Moved>>,
     /// Boxes of whose clock something was said.
     pub corrected: HashSet<BoxId>,
-}
-
-#[derive(Clone, Copy, Default)]
-pub struct KnownDevice {
-    pub value: DeviceValue,
-    /// The tree does not have it yet.
-    pub changed: bool,
 }
 
 impl State {
@@ -116,22 +117,24 @@ impl State {
 
     /// When boxes were last heard of, as far as the tree does not have it yet, as writes.
     pub fn seen_writes(&self, sources: &Sources) -> Layer {
-        let changed = self.known.seen.iter().filter(|(_, (_, changed))| *changed);
-        changed.map(|(&number, (seen, _))| (box_key(sources.box_of(number)), Some(encode(seen)))).collect()
+        let changed = self.known.seen.iter().filter(|(_, known)| known.changed);
+        changed
+            .map(|(&number, known)| (box_key(sources.box_of(number)), Some(encode(&known.value))))
+            .collect()
     }
 
     /// What boxes said of their rings, as far as the tree does not have it yet, as writes.
     pub fn ring_writes(&self) -> Layer {
-        let changed = self.known.rings.iter().filter(|(_, (_, changed))| *changed);
-        changed.map(|(&number, (ring, _))| (ring_key(number), Some(encode(ring)))).collect()
+        let changed = self.known.rings.iter().filter(|(_, known)| known.changed);
+        changed.map(|(&number, known)| (ring_key(number), Some(encode(&known.value)))).collect()
     }
 
     pub fn ring(&self, number: u32) -> Option<RingValue> {
-        self.known.rings.get(&number).map(|(ring, _)| *ring)
+        self.known.rings.get(&number).map(|known| known.value)
     }
 
     pub fn seen(&self, number: u32) -> Option<Time> {
-        self.known.seen.get(&number).map(|(seen, _)| *seen)
+        self.known.seen.get(&number).map(|known| known.value)
     }
 
     pub fn device(&self, device: &DeviceId) -> DeviceValue {
@@ -162,8 +165,8 @@ impl State {
         self.epochs.values_mut().for_each(|known| known.changed = false);
         self.replaced.clear();
         self.known.devices.values_mut().for_each(|known| known.changed = false);
-        self.known.seen.values_mut().for_each(|(_, changed)| *changed = false);
-        self.known.rings.values_mut().for_each(|(_, changed)| *changed = false);
+        self.known.seen.values_mut().for_each(|known| known.changed = false);
+        self.known.rings.values_mut().for_each(|known| known.changed = false);
         for (key, write) in open_spans {
             match write {
                 Some(_) => drop(self.known.open_spans.insert(key, write)),

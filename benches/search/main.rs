@@ -102,6 +102,8 @@ struct Archive {
     dir: tempfile::TempDir,
     journal: TruthRecords,
     rounds: u64,
+    /// Position behind the last record of each round.
+    ends: Vec<u64>,
 }
 
 impl Archive {
@@ -109,24 +111,23 @@ impl Archive {
         let dir = tempfile::tempdir_in(root.join("target")).expect("a folder beside the build");
         // The index joins events with a journal; clips and spans it tells by itself.
         let (journal, _) = Journal::open(&dir.path().join("journal")).expect("a journal");
-        let archive = Self { dir, journal: TruthRecords::of(&journal), rounds: clips / CAMERAS };
+        let (journal, rounds) = (TruthRecords::of(&journal), clips / CAMERAS);
+        let mut archive = Self { dir, journal, rounds, ends: Vec::new() };
         let index = archive.open();
         let (began, cpu) = (Instant::now(), common::cpu_s("self"));
-        let mut records = 0u64;
-        for (round, of_round) in drawn(archive.rounds).into_iter().enumerate() {
-            let round = round as u64;
-            records += of_round.len() as u64;
+        for (round, of_round) in (0..).zip(drawn(0, archive.rounds)) {
             for batch in of_round.chunks(BATCH) {
                 index.apply(index.applied(), batch).expect("the index takes it");
             }
-            if (round + 1).is_multiple_of(500) {
+            archive.ends.push(index.applied());
+            if (round + 1u64).is_multiple_of(500) {
                 let (clips, seconds) = ((round + 1) * CAMERAS, began.elapsed().as_secs_f64());
                 println!("  {clips} clips after {seconds:.0} s, {:.0} MB", rss_mb());
             }
         }
         drop(index);
         let million = clips as f64 / 1e6;
-        let baseline = json!({ "name": "records of this archive", "value": records,
+        let baseline = json!({ "name": "records of this archive", "value": archive.ends.last(),
             "cpu_us_per_clip": round((common::cpu_s("self") - cpu) * 1e6 / clips as f64) });
         let rate = clips as f64 / began.elapsed().as_secs_f64();
         out.add(&format!("search.build_clips_per_s.{name}"), rate, "1/s", None, "higher", baseline, 1);
@@ -159,8 +160,16 @@ impl Archive {
         archive
     }
 
+    /// What the index had not yet written is applied again, as the hub does from its journal.
     fn open(&self) -> Embedded {
-        Embedded::open(&self.dir.path().join("index"), &self.journal, u64::MAX).expect("the index").0
+        let (index, _) =
+            Embedded::open(&self.dir.path().join("index"), &self.journal, u64::MAX).expect("the index");
+        let round = self.ends.partition_point(|&end| end <= index.applied());
+        for (n, of_round) in (round..).zip(drawn(round as u64, self.ends.len() as u64)) {
+            let known = of_round.len() as u64 - (self.ends[n] - index.applied());
+            index.apply(index.applied(), &of_round[known as usize..]).expect("the index takes it");
+        }
+        index
     }
 
     /// Asks every kind `n` times. Cold: with the machine's cache dropped before each.
@@ -233,10 +242,10 @@ impl Archive {
     }
 }
 
-/// The records of all rounds, drawn by a thread of its own.
-fn drawn(rounds: u64) -> Receiver<Vec<HubRecord>> {
+/// The records of some rounds, drawn by a thread of its own.
+fn drawn(from: u64, to: u64) -> Receiver<Vec<HubRecord>> {
     let (send, rounds_drawn) = sync_channel(2);
-    std::thread::spawn(move || (0..rounds).try_for_each(|round| send.send(world::records(round))));
+    std::thread::spawn(move || (from..to).try_for_each(|round| send.send(world::records(round))));
     rounds_drawn
 }
 

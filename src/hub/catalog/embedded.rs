@@ -55,6 +55,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LockResult, Mutex, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::{
@@ -69,19 +70,19 @@ use clips::ClipSearch;
 use day_files::DayFiles;
 use directory::{Run, Runs};
 use events::EventSearch;
-use keys::{applied_key, device_of, first_text, kind, run_key, stored_key, version_key};
-use packed::{Moved, Packed};
+use keys::{applied_key, device_of, first_text, id_of, kind, run_key, span_id_key, version_key};
+use packed::{Moved, Packed, upload};
 use reads::Account;
 use seal::{Sealed, seal};
 use sources::Sources;
 use span_block::SpanEntry;
 use state::{Kept, Known, State};
-use values::{DeviceValue, RingValue, RunValue, SourceValue, SpanValue, decode, encode};
+use values::{DeviceValue, RunValue, SourceValue, SpanValue, decode, encode};
 use view::{Layer, NOTHING, View};
 use write::{Changes, Pending};
 
 /// Version of keys, values and blocks. Another one is not read but built anew.
-const VERSION: u8 = 6;
+const VERSION: u8 = 7;
 
 /// The index on this machine's disk.
 pub struct Embedded {
@@ -172,16 +173,18 @@ impl Embedded {
         let sources = self.sources();
         let mut extra = state.epoch_writes(&sources);
         extra.extend(state.device_writes());
-        extra.extend(state.seen_writes(&sources));
-        extra.extend(state.ring_writes());
+        extra.extend(state.source_writes());
         extra.extend(sources.entries(0).map(|(key, value)| (key, Some(value))));
-        let view = View { tree: &self.tree, layers: [&extra, &state.writes] };
+        let view = View { tree: &self.tree, layers: [&extra, &state.writes, &NOTHING] };
         for item in view.prefix(&[], Order::Oldest) {
             let (key, value) = item?;
             entry(&key, &value);
         }
         for row in &state.rows {
             entry(b"open run", format!("{row:?}").as_bytes());
+        }
+        for upload in &state.uploads {
+            entry(b"open run", format!("{upload:?}").as_bytes());
         }
         for run in state.known.runs.iter() {
             for block in run.blocks.all() {
@@ -242,12 +245,25 @@ impl Embedded {
     }
 
     fn take(&self, next: u64, changes: Changes) {
-        let Changes { writes, bytes, rows, epochs, devices, seen, rings, replaced, moved, corrected, latest } =
-            changes;
+        let Changes {
+            writes,
+            bytes,
+            rows,
+            uploads,
+            epochs,
+            devices,
+            seen,
+            rings,
+            replaced,
+            moved,
+            corrected,
+            latest,
+        } = changes;
         let mut state = unlocked(self.state.write());
         state.writes.extend(writes);
         state.bytes += bytes;
         state.rows.extend(rows);
+        state.uploads.extend(uploads);
         for (place, value) in epochs {
             let known = Kept::changed(value);
             match state.epochs.entry(place) {
@@ -255,6 +271,7 @@ impl Embedded {
                 Entry::Vacant(entry) => drop(entry.insert(known)),
             }
         }
+        state.known.has_clip_keys |= devices.values().any(|value| value.has_clip_keys);
         let devices = devices.into_iter().map(|(device, value)| (device, Kept::changed(value)));
         state.known.devices.extend(devices);
         state.known.seen.extend(seen.into_iter().map(|(number, seen)| (number, Kept::changed(seen))));
@@ -284,12 +301,9 @@ impl Embedded {
         let Sealed { run, bytes, directory_bytes, writes } = seal(&state, &sources, day, offset)?;
         let value = RunValue { end: run.end, offset, bytes: bytes.len() as u64, directory_bytes };
         let mut batch = sled::Batch::default();
-        let spans = open_spans(&writes)?;
-        let (epochs, devices, seen) =
-            (state.epoch_writes(&sources), state.device_writes(), state.seen_writes(&sources));
-        for (key, value) in
-            writes.iter().chain(&epochs).chain(&devices).chain(&seen).chain(&state.ring_writes())
-        {
+        let spans = open_spans_after(&state.known.open_spans, &writes)?;
+        let counts = [state.epoch_writes(&sources), state.device_writes(), state.source_writes()];
+        for (key, value) in writes.iter().chain(counts.iter().flatten()) {
             match value {
                 Some(value) => batch.insert(key.as_slice(), value.as_slice()),
                 None => batch.remove(key.as_slice()),
@@ -317,7 +331,7 @@ impl Embedded {
 
     /// What a clip's row asks of the index beside itself.
     fn has_file(&self, packed: Packed<'_>, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
-        let is_new = self.state().writes.contains_key(&stored_key(clip, sha256));
+        let is_new = self.state().uploads.contains(&upload(clip, sha256));
         Ok(is_new || packed.has_upload(clip, sha256)?)
     }
 
@@ -336,7 +350,7 @@ impl Embedded {
 
     /// The store with the open run over it.
     fn view<'a>(&'a self, state: &'a State) -> View<'a> {
-        View { tree: &self.tree, layers: [&NOTHING, &state.writes] }
+        View { tree: &self.tree, layers: [&NOTHING, &state.writes, &state.known.open_spans] }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -430,11 +444,13 @@ fn read_state(tree: &sled::Tree, files: &DayFiles) -> Result<(State, Sources), S
             return Err(format!("source {number} is not in its place"));
         }
     }
+    let devices = read_devices(tree)?;
     let known = Known {
         runs: Arc::new(read_runs(tree, files)?),
-        devices: read_devices(tree)?,
-        seen: read_seen(tree, &sources)?,
-        rings: read_rings(tree)?,
+        has_clip_keys: devices.values().any(|known| known.value.has_clip_keys),
+        devices,
+        seen: read_groups(tree, kind::SEEN)?,
+        rings: read_groups(tree, kind::RING)?,
         moved: Arc::new(read_moved(tree)?),
         open_spans: read_open_spans(tree)?,
         corrected: boxes_of(tree, &[kind::CORRECTION, kind::SPAN_CORRECTION])?,
@@ -476,27 +492,15 @@ fn read_devices(tree: &sled::Tree) -> Result<HashMap<DeviceId, Kept<DeviceValue>
     Ok(devices)
 }
 
-fn read_seen(tree: &sled::Tree, sources: &Sources) -> Result<HashMap<u32, Kept<Time>>, String> {
+/// What was kept of sources in groups.
+fn read_groups<T: DeserializeOwned>(tree: &sled::Tree, what: u8) -> Result<HashMap<u32, Kept<T>>, String> {
     let mut all = HashMap::new();
-    for item in tree.scan_prefix([kind::BOX]) {
+    for item in tree.scan_prefix([what]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
-        let text = first_text(&key).map_err(|e| e.to_string())?;
-        let box_id = BoxId::new(text).map_err(|e| e.to_string())?;
-        let number = sources.get(&box_id, None).ok_or_else(|| format!("{box_id} has no number"))?;
-        all.insert(number, Kept::stored(decode(&key, &value).map_err(|e| e.to_string())?));
+        let group: Vec<(u32, T)> = decode(&key, &value).map_err(|e| e.to_string())?;
+        all.extend(group.into_iter().map(|(number, value)| (number, Kept::stored(value))));
     }
     Ok(all)
-}
-
-fn read_rings(tree: &sled::Tree) -> Result<HashMap<u32, Kept<RingValue>>, String> {
-    let mut rings = HashMap::new();
-    for item in tree.scan_prefix([kind::RING]) {
-        let (key, value) = item.map_err(|e| e.to_string())?;
-        let number = key.get(1..5).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-        let number = number.ok_or("a ring's key has another length")?;
-        rings.insert(number, Kept::stored(decode(&key, &value).map_err(|e| e.to_string())?));
-    }
-    Ok(rings)
 }
 
 fn read_open_spans(tree: &sled::Tree) -> Result<Layer, String> {
@@ -504,23 +508,38 @@ fn read_open_spans(tree: &sled::Tree) -> Result<Layer, String> {
     for item in tree.scan_prefix([kind::SPAN]) {
         let (key, value) = item.map_err(|e| e.to_string())?;
         if decode::<SpanValue>(&key, &value).map_err(|e| e.to_string())?.open {
-            spans.insert(key.to_vec(), Some(value.to_vec()));
+            let device = device_of(&key).map_err(|e| e.to_string())?;
+            let key = key.to_vec();
+            spans.insert(span_id_key(&device, id_of(&key)), Some(encode(&key)));
+            spans.insert(key, Some(value.to_vec()));
         }
     }
     Ok(spans)
 }
 
-/// What changes of the open spans with these writes.
-fn open_spans(writes: &Layer) -> Result<Layer, CatalogError> {
-    let mut changes = Layer::new();
+/// The open spans as these writes leave them.
+fn open_spans_after(before: &Layer, writes: &Layer) -> Result<Layer, CatalogError> {
+    let mut spans = before.clone();
     for (key, write) in writes.range(vec![kind::SPAN]..vec![kind::SPAN + 1]) {
         let is_open = match write {
             Some(value) => decode::<SpanValue>(key, value)?.open,
             None => false,
         };
-        changes.insert(key.clone(), write.clone().filter(|_| is_open));
+        keep(&mut spans, key, write.as_ref().filter(|_| is_open));
     }
-    Ok(changes)
+    for (key, write) in writes.range(vec![kind::SPAN_BY_ID]..vec![kind::SPAN_BY_ID + 1]) {
+        let of: Option<Vec<u8>> = write.as_ref().map(|of| decode(key, of)).transpose()?;
+        let is_open = of.is_some_and(|of| spans.contains_key(&of));
+        keep(&mut spans, key, write.as_ref().filter(|_| is_open));
+    }
+    Ok(spans)
+}
+
+fn keep(layer: &mut Layer, key: &[u8], value: Option<&Vec<u8>>) {
+    match value {
+        Some(value) => drop(layer.insert(key.to_vec(), Some(value.clone()))),
+        None => drop(layer.remove(key)),
+    }
 }
 
 fn read_moved(tree: &sled::Tree) -> Result<HashSet<Moved>, String> {
@@ -709,7 +728,7 @@ impl Catalog for Embedded {
         let state = self.state();
         let sources = self.sources();
         let counts: Layer = state.epoch_writes(&sources);
-        reads::boxes(View { tree: &self.tree, layers: [&counts, &state.writes] }, &state, &sources)
+        reads::boxes(View { tree: &self.tree, layers: [&counts, &state.writes, &NOTHING] }, &state, &sources)
     }
 
     fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {

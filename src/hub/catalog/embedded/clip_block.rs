@@ -19,8 +19,9 @@ use super::{Basis, VERSION};
 use crate::hub::catalog::uncertain_us;
 use crate::model::{ClockSource, SyncState, Time, Video};
 
-/// Clips of one block: small enough to be read for a page, large enough to hold a camera's hour.
-pub const BLOCK_CLIPS: usize = 128;
+/// Clips of one block. A question about a camera opens one in each run: what it does not ask for costs as much to read as
+/// what it does. Smaller ones are compressed less well.
+pub const BLOCK_CLIPS: usize = 32;
 /// No second part of [`BLOCK_CLIPS`] clips is larger than this before compression.
 const REST_BYTES_MAX: usize = 256 << 10;
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::clip_block::{ClipBlock, ClipEntry, ClipHead};
 use super::directory::{BlockBounds, Rows};
-use super::keys::{clip_key, kind};
+use super::keys::{clip_key, id_of, kind};
 use super::packed::{Packed, each_block, unreadable};
 use super::sources::Sources;
 use super::state::State;
@@ -70,7 +70,7 @@ impl<'a> ClipSearch<'a> {
                 }
                 let (key, value) = entry?;
                 let value: ClipValue = decode(&key, &value)?;
-                let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
+                let clip = id_of(&key);
                 let head = head_of(&value);
                 if self.is_asked(&head, clip) {
                     taken += 1;

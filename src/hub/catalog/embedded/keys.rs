@@ -4,10 +4,10 @@
 
 use uuid::Uuid;
 
-use super::packed::{Moved, hash_beginning};
+use super::packed::Moved;
 use super::values::corrupt;
 use crate::hub::catalog::{CatalogError, ClipKey};
-use crate::model::{BoxId, DeviceId, Epoch, Sha256Hash, Time};
+use crate::model::{BoxId, DeviceId, Epoch, Time};
 
 /// First byte of a key.
 pub mod kind {
@@ -22,7 +22,7 @@ pub mod kind {
     pub const DEVICE: u8 = b'd';
     /// kind, source, clip or span of a closed run → nothing: what is said of it now is a key
     pub const MOVED: u8 = b'm';
-    /// source → the oldest moment that the box's ring still has of the device
+    /// group of sources → of each, the oldest moment that the box's ring still has of the device
     pub const RING: u8 = b'a';
     /// device, start as placed, clip → clip
     pub const CLIP: u8 = b'c';
@@ -38,10 +38,8 @@ pub mod kind {
     pub const CORRECTION: u8 = b'k';
     /// box, span → its correction and how well that is known, milliseconds
     pub const SPAN_CORRECTION: u8 = b'K';
-    /// clip, beginning of the hash → nothing; of the open run only
-    pub const STORED: u8 = b'h';
-    /// box → last seen by something that has no epoch
-    pub const BOX: u8 = b'b';
+    /// group of sources → of each box, when it was last seen by something that has no epoch
+    pub const SEEN: u8 = b'b';
     /// box, epoch → counts
     pub const EPOCH: u8 = b'p';
     /// position → refused
@@ -53,6 +51,9 @@ pub mod kind {
     /// box, reason → count
     pub const REFUSED_COUNT: u8 = b'n';
 }
+
+/// Sources that one key tells of, where something changes of most of them in each run.
+pub const SOURCES_OF_GROUP: u32 = 256;
 
 /// A key in the making.
 pub struct Key(pub Vec<u8>);
@@ -92,9 +93,6 @@ pub fn applied_key() -> Vec<u8> {
 pub fn clip_key(device: &DeviceId, key: ClipKey) -> Vec<u8> {
     Key::new(kind::CLIP).text(device.as_str()).time(key.start_us).uuid(key.clip).0
 }
-pub fn stored_key(clip: Uuid, sha256: &Sha256Hash) -> Vec<u8> {
-    Key::new(kind::STORED).uuid(clip).number(hash_beginning(sha256)).0
-}
 pub fn clip_id_key(clip: Uuid) -> Vec<u8> {
     Key::new(kind::CLIP_BY_ID).uuid(clip).0
 }
@@ -131,11 +129,9 @@ pub fn first_text(key: &[u8]) -> Result<&str, CatalogError> {
 pub fn device_of(key: &[u8]) -> Result<DeviceId, CatalogError> {
     DeviceId::new(first_text(key)?).map_err(|e| corrupt(key, e.to_string()))
 }
-pub fn ring_key(source: u32) -> Vec<u8> {
-    Key::new(kind::RING).short(source).0
-}
-pub fn box_key(box_id: &BoxId) -> Vec<u8> {
-    Key::new(kind::BOX).text(box_id.as_str()).0
+/// The key of kind `what` that tells of sources `group * SOURCES_OF_GROUP` and up.
+pub fn group_key(what: u8, group: u32) -> Vec<u8> {
+    Key::new(what).short(group).0
 }
 pub fn epoch_key(box_id: &BoxId, epoch: Epoch) -> Vec<u8> {
     Key::new(kind::EPOCH).text(box_id.as_str()).number(epoch.0).0
@@ -145,6 +141,10 @@ pub fn source_key(number: u32) -> Vec<u8> {
 }
 pub fn run_key(day: u32, start: u64) -> Vec<u8> {
     Key::new(kind::RUN).short(day).number(start).0
+}
+/// The id at the end of a key.
+pub fn id_of(key: &[u8]) -> Uuid {
+    key.last_chunk().map_or(Uuid::nil(), |bytes| Uuid::from_bytes(*bytes))
 }
 /// The big-endian number at the end of a key.
 pub fn last_number(key: &[u8]) -> u64 {

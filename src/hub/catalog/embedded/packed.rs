@@ -79,7 +79,7 @@ impl Packed<'_> {
 
     /// The hub got this file of a clip, in another run than the clip's.
     pub fn has_upload(&self, clip: Uuid, sha256: &Sha256Hash) -> Result<bool, CatalogError> {
-        let beginning = hash_beginning(sha256);
+        let (_, beginning) = upload(clip, sha256);
         for (_, run) in self.runs.reaching(Rows::Uploads, id_block::time_ms(clip) as i64).rev() {
             if self.ids(run, &run.blocks.uploads, clip)?.iter().any(|row| row.number == beginning) {
                 return Ok(true);
@@ -205,9 +205,11 @@ pub struct BlockAt<'a> {
     pub bounds: &'a BlockBounds,
 }
 
-/// The beginning of a file's hash, which tells the files of one clip apart.
-pub fn hash_beginning(sha256: &Sha256Hash) -> u64 {
-    u64::from_be_bytes(*sha256.0.first_chunk().expect("a hash has 32 bytes"))
+/// A file that came: its clip, and the beginning of its hash, which tells the files of one clip apart.
+pub type Upload = (Uuid, u64);
+
+pub fn upload(clip: Uuid, sha256: &Sha256Hash) -> Upload {
+    (clip, u64::from_be_bytes(*sha256.0.first_chunk().expect("a hash has 32 bytes")))
 }
 
 pub fn unreadable(run: &Run, block: &BlockBounds, why: String) -> CatalogError {

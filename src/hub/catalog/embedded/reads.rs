@@ -9,7 +9,7 @@ use std::ops::Bound;
 use uuid::Uuid;
 
 use super::clip_block::ClipEntry;
-use super::keys::{Key, kind, last_number};
+use super::keys::{Key, id_of, kind, last_number};
 use super::sources::Sources;
 use super::state::State;
 use super::values::{ClipValue, EpochValue, RefusedValue, SpanValue, decode};
@@ -55,11 +55,10 @@ pub fn accounts(
         let first = range.from.as_microsecond().saturating_sub(longest_us).saturating_sub(shift_us);
         let last = range.to.as_microsecond().saturating_add(shift_us);
         let bounds = (Bound::Included(at(first, Uuid::nil())), Bound::Included(at(last, Uuid::max())));
-        let spans = View { tree: view.tree, layers: [&state.writes, &state.known.open_spans] };
         let is_stored = state.device(device).has_span_keys;
-        for entry in spans.scan_or_memory(bounds, Order::Newest, is_stored).take(INDEX_SCAN_MAX) {
+        for entry in view.scan_or_memory(bounds, Order::Newest, is_stored).take(INDEX_SCAN_MAX) {
             let (key, value) = entry?;
-            let span = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the span's id"));
+            let span = id_of(&key);
             account.add(span, &decode(&key, &value)?);
         }
         accounts.push(account);
@@ -164,7 +163,7 @@ pub fn boxes(view: View<'_>, state: &State, sources: &Sources) -> Result<Vec<Box
             });
         }
         epochs.sort_by_key(|e| (Reverse(e.last_seen), e.epoch));
-        let seen = sources.get(&box_id, None).and_then(|number| state.seen(number));
+        let seen = sources.get(&box_id, None).and_then(|number| state.seen(number)).map(|seen| seen.0);
         // A source that was numbered by a batch which could not be applied has said nothing yet.
         let Some(last_seen) = seen.max(epochs.first().map(|e| e.last_seen)) else { continue };
         boxes.push(BoxRow { box_id, last_seen, epochs });

@@ -12,8 +12,8 @@ use super::clip_block::{self, BLOCK_CLIPS, ClipEntry};
 use super::day_files::append_piece;
 use super::directory::{self, BlockBounds, Run, RunBlocks, Section};
 use super::id_block::{self, IdRow};
-use super::keys::{as_recorded_key, clip_id_key, device_of, kind, span_id_key};
-use super::packed::hash_beginning;
+use super::keys::{as_recorded_key, clip_id_key, device_of, id_of, kind, span_id_key};
+use super::packed::{Upload, upload};
 use super::sources::Sources;
 use super::span_block::{self, BLOCK_SPANS, SpanEntry};
 use super::state::State;
@@ -47,15 +47,15 @@ pub fn seal(state: &State, sources: &Sources, day: u32, offset: u64) -> Result<S
 struct Packing {
     clips: Vec<ClipEntry>,
     spans: Vec<SpanEntry>,
-    /// Files that came: the clip, and the beginning of the hash.
-    uploads: Vec<(Uuid, u64)>,
+    uploads: Vec<Upload>,
     writes: Layer,
 }
 
 impl Packing {
     fn of(state: &State, sources: &Sources) -> Result<Self, CatalogError> {
         let (clips, spans) = (Vec::new(), Vec::new());
-        let mut packing = Self { clips, spans, uploads: Vec::new(), writes: Layer::new() };
+        let uploads = state.uploads.iter().copied().collect();
+        let mut packing = Self { clips, spans, uploads, writes: Layer::new() };
         let mut packed: HashSet<Vec<u8>> = HashSet::new();
         for (key, value) in of_kind(state, kind::CLIP) {
             let Some(value) = value else { continue };
@@ -83,7 +83,6 @@ impl Packing {
         }
         for (key, value) in &state.writes {
             match key[0] {
-                kind::STORED => packing.uploads.push(upload_of(key)),
                 // An earlier report of the span may be in the store.
                 kind::SPAN | kind::SPAN_BY_ID if packed.contains(key) => {
                     packing.writes.insert(key.clone(), None);
@@ -102,13 +101,15 @@ impl Packing {
     fn mark_uploads(&mut self) {
         let by_id: HashMap<Uuid, usize> = self.clips.iter().enumerate().map(|(n, c)| (c.clip, n)).collect();
         let clips = &mut self.clips;
-        self.uploads.retain(|(clip, beginning)| {
-            let Some(entry) = by_id.get(clip).map(|&n| &mut clips[n]) else { return true };
-            let is_video = hash_beginning(&Sha256Hash(entry.value.sha256)) == *beginning;
-            let still = entry.value.thumbnail.map(|still| hash_beginning(&Sha256Hash(still.sha256)));
+        self.uploads.retain(|&came| {
+            let clip = came.0;
+            let Some(entry) = by_id.get(&clip).map(|&n| &mut clips[n]) else { return true };
+            let is_video = upload(clip, &Sha256Hash(entry.value.sha256)) == came;
+            let still = entry.value.thumbnail;
+            let is_still = still.is_some_and(|still| upload(clip, &Sha256Hash(still.sha256)) == came);
             entry.stored |= is_video;
-            entry.thumbnail_stored |= still == Some(*beginning);
-            !is_video && still != Some(*beginning)
+            entry.thumbnail_stored |= is_still;
+            !is_video && !is_still
         });
     }
 
@@ -147,17 +148,6 @@ fn section(blocks: Vec<Block>, out: &mut Vec<u8>) -> Section {
 
 fn of_kind(state: &State, kind: u8) -> impl Iterator<Item = (&Vec<u8>, Option<&Vec<u8>>)> {
     state.writes.range(vec![kind]..vec![kind + 1]).map(|(key, value)| (key, value.as_ref()))
-}
-
-/// The id at the end of a key.
-fn id_of(key: &[u8]) -> Uuid {
-    key.last_chunk().map_or(Uuid::nil(), |bytes| Uuid::from_bytes(*bytes))
-}
-
-/// Clip and beginning of the hash, from the key of an upload.
-fn upload_of(key: &[u8]) -> (Uuid, u64) {
-    let (id, beginning) = key[1..].split_at(16);
-    (Uuid::from_slice(id).unwrap_or_default(), super::keys::last_number(beginning))
 }
 
 fn source_of(

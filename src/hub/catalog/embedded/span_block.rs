@@ -18,7 +18,8 @@ use super::values::SpanValue;
 use crate::model::{Epoch, GapCause, Time};
 
 /// Spans of one block.
-pub const BLOCK_SPANS: usize = 128;
+pub const BLOCK_SPANS: usize = 64;
+const COLUMNS: usize = 9;
 const PLAIN_BYTES_MAX: usize = 64 << 10;
 
 /// A span in its place.
@@ -112,16 +113,13 @@ pub fn read(bytes: &[u8], of: &[u32], sources: &Sources) -> Result<Vec<SpanEntry
     if count > BLOCK_SPANS {
         return Err(format!("{count} spans"));
     }
-    let column = |from: &mut &[u8]| (0..count).map(|_| take(from)).collect::<Result<Vec<u64>, String>>();
-    let of_sources = column(from)?;
-    let starts = column(from)?;
-    let lengths = column(from)?;
-    let received = column(from)?;
-    let causes = column(from)?;
-    let epoch_numbers = column(from)?;
-    let sequences = column(from)?;
-    let rings = column(from)?;
-    let roots = column(from)?;
+    let mut columns = Vec::with_capacity(count * COLUMNS);
+    for _ in 0..count * COLUMNS {
+        columns.push(take(from)?);
+    }
+    let column = |number: usize| &columns[number * count..][..count];
+    let [of_sources, starts, lengths, received, causes, epoch_numbers, sequences, rings, roots] =
+        std::array::from_fn(column);
     let epochs = take(from)? as usize;
     let epochs = from.split_off(..epochs.saturating_mul(8)).ok_or("it ends early")?;
     let time = |us: i64| Time::from_microsecond(us).map_err(|e| e.to_string());

@@ -3,17 +3,18 @@
 //! Owns the rows, keys and counts since the last run was written. A crash forgets it, and the hub applies it again
 //! from the journal. May not do I/O.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::block::Row;
 use super::directory::{Run, Runs};
-use super::keys::{box_key, device_key, epoch_key, kind, ring_key};
-use super::packed::Moved;
+use super::keys::{SOURCES_OF_GROUP, device_key, epoch_key, group_key, kind};
+use super::packed::{Moved, Upload};
 use super::sources::Sources;
-use super::values::{DeviceValue, EpochValue, RingValue, encode};
+use super::values::{DeviceValue, EpochValue, RingValue, SeenValue, encode};
 use super::view::Layer;
 use crate::limits::{INDEX_EPOCHS_MAX, INDEX_RUN_BYTES_MAX};
 use crate::model::{BoxId, DeviceId, Epoch, Time};
@@ -28,6 +29,8 @@ pub struct State {
     /// Position behind its last record.
     pub next: u64,
     pub rows: Vec<Row>,
+    /// Files that came.
+    pub uploads: BTreeSet<Upload>,
     pub writes: Layer,
     /// Bytes that went into `writes` since the run began, written over or not.
     pub bytes: usize,
@@ -65,11 +68,14 @@ pub struct Known {
     /// The closed runs, by position.
     pub runs: Arc<Runs>,
     pub devices: HashMap<DeviceId, Kept<DeviceValue>>,
+    /// Of some device, clips are keys of the store.
+    pub has_clip_keys: bool,
     /// When a box was last heard of by something without an epoch, by its number.
-    pub seen: HashMap<u32, Kept<Time>>,
+    pub seen: HashMap<u32, Kept<SeenValue>>,
     /// From when on the rings of boxes have footage of a device, by the number of both.
     pub rings: HashMap<u32, Kept<RingValue>>,
-    /// The open spans that are keys of the store: each answer about the present is about one of them.
+    /// The open spans that are keys of the store, by both of their keys: each answer about the present is about one of
+    /// them, and so is each report.
     pub open_spans: Layer,
     /// Clips and spans of closed runs of which a key says more.
     pub moved: Arc<HashSet<Moved>>,
@@ -83,6 +89,7 @@ impl State {
             start,
             next: start,
             rows: Vec::new(),
+            uploads: BTreeSet::new(),
             writes: Layer::new(),
             bytes: 0,
             latest: Time::MIN,
@@ -115,25 +122,19 @@ impl State {
         changed.map(|(device, known)| (device_key(device), Some(encode(&known.value)))).collect()
     }
 
-    /// When boxes were last heard of, as far as the tree does not have it yet, as writes.
-    pub fn seen_writes(&self, sources: &Sources) -> Layer {
-        let changed = self.known.seen.iter().filter(|(_, known)| known.changed);
-        changed
-            .map(|(&number, known)| (box_key(sources.box_of(number)), Some(encode(&known.value))))
-            .collect()
-    }
-
-    /// What boxes said of their rings, as far as the tree does not have it yet, as writes.
-    pub fn ring_writes(&self) -> Layer {
-        let changed = self.known.rings.iter().filter(|(_, known)| known.changed);
-        changed.map(|(&number, known)| (ring_key(number), Some(encode(&known.value)))).collect()
+    /// When boxes were last heard of and what they said of their rings, as far as the tree does not have it yet, as
+    /// writes.
+    pub fn source_writes(&self) -> Layer {
+        let mut writes = group_writes(kind::SEEN, &self.known.seen);
+        writes.extend(group_writes(kind::RING, &self.known.rings));
+        writes
     }
 
     pub fn ring(&self, number: u32) -> Option<RingValue> {
         self.known.rings.get(&number).map(|known| known.value)
     }
 
-    pub fn seen(&self, number: u32) -> Option<Time> {
+    pub fn seen(&self, number: u32) -> Option<SeenValue> {
         self.known.seen.get(&number).map(|known| known.value)
     }
 
@@ -155,7 +156,12 @@ impl State {
         open_spans: Layer,
     ) -> impl Sized + use<> {
         self.start = self.next;
-        let left = (std::mem::take(&mut self.rows), std::mem::take(&mut self.writes));
+        let left = (
+            std::mem::take(&mut self.rows),
+            std::mem::take(&mut self.uploads),
+            std::mem::take(&mut self.writes),
+            std::mem::replace(&mut self.known.open_spans, open_spans),
+        );
         self.bytes = 0;
         self.latest = Time::MIN;
         self.sources_stored = sources_stored;
@@ -167,15 +173,25 @@ impl State {
         self.known.devices.values_mut().for_each(|known| known.changed = false);
         self.known.seen.values_mut().for_each(|known| known.changed = false);
         self.known.rings.values_mut().for_each(|known| known.changed = false);
-        for (key, write) in open_spans {
-            match write {
-                Some(_) => drop(self.known.open_spans.insert(key, write)),
-                None => drop(self.known.open_spans.remove(&key)),
-            }
-        }
         Arc::make_mut(&mut self.known.runs).push(closed);
         left
     }
+}
+
+/// The groups in which something changed.
+fn group_writes<T: Serialize + Copy>(what: u8, all: &HashMap<u32, Kept<T>>) -> Layer {
+    let group_of = |number: u32| number / SOURCES_OF_GROUP;
+    let changed: BTreeSet<u32> =
+        all.iter().filter(|(_, known)| known.changed).map(|(&number, _)| group_of(number)).collect();
+    let mut groups: BTreeMap<u32, Vec<(u32, T)>> = BTreeMap::new();
+    for (&number, known) in all.iter().filter(|&(&number, _)| changed.contains(&group_of(number))) {
+        groups.entry(group_of(number)).or_default().push((number, known.value));
+    }
+    let written = groups.into_iter().map(|(group, mut values)| {
+        values.sort_unstable_by_key(|&(number, _)| number);
+        (group_key(what, group), Some(encode(&values)))
+    });
+    written.collect()
 }
 
 pub fn is_full(records: u64, bytes: usize, run_records: u64) -> bool {

@@ -113,6 +113,10 @@ pub struct DeviceValue {
     pub has_span_keys: bool,
 }
 
+/// When a box was last heard of by something without an epoch.
+#[derive(Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+pub struct SeenValue(#[serde(with = "required")] pub Time);
+
 /// What a box last said of its ring.
 #[derive(Serialize, Deserialize, PartialEq, Clone, Copy)]
 pub struct RingValue {

@@ -22,7 +22,7 @@ pub static NOTHING: Layer = BTreeMap::new();
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub tree: &'a sled::Tree,
-    pub layers: [&'a Layer; 2],
+    pub layers: [&'a Layer; 3],
 }
 
 impl<'a> View<'a> {
@@ -37,12 +37,17 @@ impl<'a> View<'a> {
     }
 
     pub fn has(&self, key: &[u8]) -> Result<bool, CatalogError> {
+        self.has_or_memory(key, true)
+    }
+
+    /// As [`View::has`]; without `stored` only of what is in memory.
+    pub fn has_or_memory(&self, key: &[u8], stored: bool) -> Result<bool, CatalogError> {
         for layer in self.layers {
             if let Some(write) = layer.get(key) {
                 return Ok(write.is_some());
             }
         }
-        self.tree.contains_key(key).map_err(engine("read"))
+        Ok(stored && self.tree.contains_key(key).map_err(engine("read"))?)
     }
 
     /// Every entry whose key begins with `prefix`, by key.

@@ -12,14 +12,15 @@ use super::block::{Row, kind_code};
 use super::clip_block::ClipEntry;
 use super::day_files::DayFiles;
 use super::keys::{
-    Key, as_recorded_key, clip_id_key, clip_key, epoch_key, kind, moved_key, span_id_key, stored_key,
+    Key, as_recorded_key, clip_id_key, clip_key, epoch_key, id_of, kind, moved_key, span_id_key,
 };
-use super::packed::{Moved, Packed};
+use super::packed::{Moved, Packed, Upload, upload};
 use super::sources::Sources;
 use super::span_block::SpanEntry;
 use super::state::{EpochPlace, State};
 use super::values::{
-    ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, RingValue, SpanValue, StillValue, encode,
+    ClipValue, ClockValue, DeviceValue, EpochValue, RefusedValue, RingValue, SeenValue, SpanValue,
+    StillValue, encode,
 };
 use super::view::{Layer, View};
 use super::{Basis, CatalogError, ClipKey, Correction, Order, place_in_time, unlocked};
@@ -51,10 +52,11 @@ pub struct Changes {
     pub writes: Layer,
     pub bytes: usize,
     pub rows: Vec<Row>,
+    pub uploads: Vec<Upload>,
     pub epochs: HashMap<EpochPlace, EpochValue>,
     pub devices: HashMap<DeviceId, DeviceValue>,
     /// Boxes that were heard of by something without an epoch, by their number.
-    pub seen: HashMap<u32, Time>,
+    pub seen: HashMap<u32, SeenValue>,
     /// What boxes said of their rings, by the number of box and device.
     pub rings: HashMap<u32, RingValue>,
     /// Clips that stay keys.
@@ -94,7 +96,7 @@ impl<'a> Pending<'a> {
                 ),
             HubRecord::Stored(file) => {
                 self.arrived(file.received);
-                self.put(stored_key(file.clip, &file.sha256), &());
+                self.upload(upload(file.clip, &file.sha256));
                 self.seen(&file.box_id, file.received);
                 Ok(())
             }
@@ -102,7 +104,10 @@ impl<'a> Pending<'a> {
     }
 
     fn view(&self) -> View<'_> {
-        View { tree: self.tree, layers: [&self.changes.writes, &self.state.writes] }
+        View {
+            tree: self.tree,
+            layers: [&self.changes.writes, &self.state.writes, &self.state.known.open_spans],
+        }
     }
 
     fn packed(&self) -> Packed<'a> {
@@ -119,6 +124,11 @@ impl<'a> Pending<'a> {
     fn remove(&mut self, key: Vec<u8>) {
         self.changes.bytes += key.len();
         self.changes.writes.insert(key, None);
+    }
+
+    fn upload(&mut self, upload: Upload) {
+        self.changes.bytes += size_of_val(&upload);
+        self.changes.uploads.push(upload);
     }
 
     /// Keys from `low` to `high`, both included.
@@ -140,8 +150,8 @@ impl<'a> Pending<'a> {
     fn seen(&mut self, box_id: &BoxId, received: Time) {
         let number = self.source(box_id, None);
         let known = self.changes.seen.get(&number).copied().or_else(|| self.state.seen(number));
-        if known.is_none_or(|known| known < received) {
-            self.changes.seen.insert(number, received);
+        if known.is_none_or(|known| known < SeenValue(received)) {
+            self.changes.seen.insert(number, SeenValue(received));
         }
     }
 
@@ -236,7 +246,9 @@ impl<'a> Pending<'a> {
         received: Time,
         cut: &ClipCut,
     ) -> Result<(), CatalogError> {
-        if self.view().has(&clip_id_key(cut.clip))? || self.is_packed(cut.clip)? {
+        // Another device may have told of it.
+        let is_stored = self.state.known.has_clip_keys;
+        if self.view().has_or_memory(&clip_id_key(cut.clip), is_stored)? || self.is_packed(cut.clip)? {
             return Ok(());
         }
         let box_id = event.source.box_id.clone();
@@ -300,8 +312,12 @@ impl<'a> Pending<'a> {
         Ok(())
     }
 
+    fn known(&self, device: &DeviceId) -> DeviceValue {
+        self.changes.devices.get(device).copied().unwrap_or_else(|| self.state.device(device))
+    }
+
     fn device(&mut self, device: &DeviceId, change: impl FnOnce(&mut DeviceValue)) {
-        let known = self.changes.devices.get(device).copied().unwrap_or_else(|| self.state.device(device));
+        let known = self.known(device);
         let mut value = known;
         change(&mut value);
         if value != known {
@@ -389,7 +405,7 @@ impl<'a> Pending<'a> {
         let low = as_recorded_key(box_id, from, Uuid::nil());
         let high = as_recorded_key(box_id, upto, Uuid::max());
         for key in self.keys(low, high)? {
-            let clip = Uuid::from_bytes(*key.last_chunk().expect("the key ends with the clip's id"));
+            let clip = id_of(&key);
             let Some(old_key) = self.view().get::<Vec<u8>>(&clip_id_key(clip))? else { continue };
             let Some(value) = self.view().get::<ClipValue>(&old_key)? else { continue };
             if !is_meant(&value) {
@@ -406,10 +422,10 @@ impl<'a> Pending<'a> {
     /// What the block told of the clip's files.
     fn put_uploads_again(&mut self, entry: &ClipEntry) {
         if entry.stored {
-            self.put(stored_key(entry.clip, &Sha256Hash(entry.value.sha256)), &());
+            self.upload(upload(entry.clip, &Sha256Hash(entry.value.sha256)));
         }
         if let Some(still) = entry.value.thumbnail.filter(|_| entry.thumbnail_stored) {
-            self.put(stored_key(entry.clip, &Sha256Hash(still.sha256)), &());
+            self.upload(upload(entry.clip, &Sha256Hash(still.sha256)));
         }
     }
 
@@ -472,7 +488,10 @@ impl<'a> Pending<'a> {
                 self.moved((kind::SPAN, old.source, coverage.span));
             }
         }
-        let correction = self.view().get(&span_correction_key(&box_id, coverage.span))?;
+        let correction = match self.is_corrected(&box_id) {
+            true => self.view().get(&span_correction_key(&box_id, coverage.span))?,
+            false => None,
+        };
         let value = SpanValue {
             box_id,
             received,
@@ -518,9 +537,14 @@ impl<'a> Pending<'a> {
         self.changes.moved.contains(&thing) || self.state.known.moved.contains(&thing)
     }
 
+    /// Something was said of the box's clock.
+    fn is_corrected(&self, box_id: &BoxId) -> bool {
+        self.state.known.corrected.contains(box_id) || self.changes.corrected.contains(box_id)
+    }
+
     /// What corrects the times of a run: what was said of it, else what was said of its box.
     fn corrections_for(&self, box_id: &BoxId, run: Uuid) -> Result<Vec<Correction>, CatalogError> {
-        if !self.state.known.corrected.contains(box_id) && !self.changes.corrected.contains(box_id) {
+        if !self.is_corrected(box_id) {
             return Ok(Vec::new());
         }
         match self.view().get(&span_correction_key(box_id, run))? {

@@ -54,7 +54,7 @@ fn main() {
         sizes = format!("1M,{sizes}");
     }
     let mut warm: Vec<(String, Vec<Took>)> = Vec::new();
-    for name in sizes.split(',').map(str::trim) {
+    for name in sizes.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let clips = clips_of(name);
         let archive = Archive::build(root, name, clips, &mut out);
         let idle = archive.measure(name, "idle_cold", COLD, true, &mut out);

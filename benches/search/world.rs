@@ -256,7 +256,8 @@ pub fn question(kind: usize, n: u64, rounds: u64) -> Question {
             let from_us = BASE_S * 1_000_000 + (drawn % spare as u64) as i64;
             (from_us, from_us + seconds * 1_000_000)
         }
-        None => (BASE_S * 1_000_000, BASE_S * 1_000_000 + length_us),
+        // What begins at its end is no more of it.
+        None => (BASE_S * 1_000_000, BASE_S * 1_000_000 + length_us - 1),
     };
     let place = draw(kind as u64, n, 41) % CAMERAS;
     Question { cameras: around(place, count as u64), from_us, to_us, limit: 100 }

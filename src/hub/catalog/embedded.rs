@@ -2,8 +2,8 @@
 //! sled.
 //!
 //! **What does not change is not a key.** The records of the journal are cut into *runs* of [`INDEX_RUN_RECORDS`]
-//! positions. The open run lives in memory (`state.rs`): compact rows of events, and keys for the rest (clips, spans,
-//! corrections, uploads, refused). When it is full, it is sealed (`seal.rs`): rows of events, clips, closed spans and
+//! positions. The open run lives in memory (`state.rs`): compact rows of events, uploads, and keys for the rest
+//! (clips, spans, corrections, refused). When it is full, it is sealed (`seal.rs`): rows of events, clips, closed spans and
 //! uploads become compressed blocks by camera and time, appended to the file of the day (`day_files.rs`); what may
 //! still change (open spans, what a clock's correction moved, counts) goes into the store, with the new position, in
 //! one batch. A directory of all blocks is in memory (`directory.rs`), so a question opens only what may answer it

@@ -257,7 +257,9 @@ impl Worker {
                 self.perform(effects);
             }
             Work::Messages(messages) => {
-                let received = Time::now();
+                // As precise as the journal keeps it: an index that is built anew from that is the same.
+                let now = Time::now();
+                let received = Time::from_microsecond(now.as_microsecond()).unwrap_or(now);
                 for message in messages {
                     let effects = self.core.step(Action::Message {
                         topic: &message.topic,

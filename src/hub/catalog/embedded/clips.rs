@@ -48,6 +48,8 @@ enum What {
         run: usize,
         block: usize,
     },
+    /// A run whose blocks were not looked at yet.
+    Run(usize),
 }
 
 impl<'a> ClipSearch<'a> {
@@ -86,7 +88,7 @@ impl<'a> ClipSearch<'a> {
 
     /// The page's clips in order.
     pub fn page(&mut self, packed: Packed<'_>, sources: &Sources) -> Result<Vec<ClipEntry>, CatalogError> {
-        self.add_blocks(packed)?;
+        self.add_runs(packed);
         let mut page = Vec::new();
         while page.len() < self.query.limit
             && let Some(place) = self.heap.pop()
@@ -102,27 +104,32 @@ impl<'a> ClipSearch<'a> {
                     page.push(entry);
                 }
                 What::Block { run, block } => self.open(packed, run, block)?,
+                What::Run(run) => self.add_blocks(packed, run),
             }
         }
         Ok(page)
     }
 
-    fn add_blocks(&mut self, packed: Packed<'_>) -> Result<(), CatalogError> {
-        let Self { query, sources, heap, .. } = self;
-        let is_behind_page = |bounds: &BlockBounds| {
-            query.after.is_none_or(|after| match query.order {
-                Order::Newest => bounds.start_min_us <= after.start_us,
-                Order::Oldest => bounds.start_max_us >= after.start_us,
-            })
-        };
-        let is_meant = |bounds: &BlockBounds| {
-            is_behind_page(bounds) && query.ranges.iter().any(|r| bounds.may_overlap(us(r).0, us(r).1))
-        };
-        each_block(packed.runs, Rows::Clips, sources, from_us(query), is_meant, |at| {
-            let rank = first_rank(query, at.bounds.start_min_us, at.bounds.start_max_us);
-            heap.push(Place { rank, what: What::Block { run: at.run_number, block: at.number } });
-            Ok(())
-        })
+    /// Takes the runs that may hold something; what is in them is looked at when its turn comes.
+    fn add_runs(&mut self, packed: Packed<'_>) {
+        for (run, closed) in packed.runs.reaching(Rows::Clips, from_us(self.query)) {
+            let whole = closed.section(Rows::Clips).whole();
+            if let Some(whole) = whole.filter(|whole| is_meant(self.query, whole)) {
+                let rank = first_rank(self.query, whole.start_min_us, whole.start_max_us);
+                self.heap.push(Place { rank, what: What::Run(run) });
+            }
+        }
+    }
+
+    fn add_blocks(&mut self, packed: Packed<'_>, run: usize) {
+        let section = packed.runs[run].section(Rows::Clips);
+        for block in section.of_sources(&self.sources) {
+            let bounds = &section.blocks[block];
+            if is_meant(self.query, bounds) {
+                let rank = first_rank(self.query, bounds.start_min_us, bounds.start_max_us);
+                self.heap.push(Place { rank, what: What::Block { run, block } });
+            }
+        }
     }
 
     fn open(&mut self, packed: Packed<'_>, run: usize, block: usize) -> Result<(), CatalogError> {
@@ -188,6 +195,15 @@ fn first_rank(query: &ClipQuery, start_min_us: i64, start_max_us: i64) -> (i64, 
     }
 }
 
+/// Whether something within these bounds may be asked for, and stand behind what was told already.
+fn is_meant(query: &ClipQuery, bounds: &BlockBounds) -> bool {
+    let is_behind_page = query.after.is_none_or(|after| match query.order {
+        Order::Newest => bounds.start_min_us <= after.start_us,
+        Order::Oldest => bounds.start_max_us >= after.start_us,
+    });
+    is_behind_page && query.ranges.iter().any(|range| bounds.may_overlap(us(range).0, us(range).1))
+}
+
 /// Where a question's time begins.
 fn from_us(query: &ClipQuery) -> i64 {
     query.ranges.iter().map(|range| us(range).0).min().unwrap_or(i64::MAX)
@@ -210,8 +226,8 @@ pub fn counts(
     keyed.iter().for_each(|&start_us| add(start_us));
     let begins =
         |bounds: &BlockBounds| search.query.ranges.iter().any(|r| bounds.may_begin(us(r).0, us(r).1));
-    each_block(packed.runs, Rows::Clips, &search.sources, from_us(search.query), begins, |at| {
-        let block = packed.clips(at.run, at.bounds)?;
+    each_block(packed.runs, Rows::Clips, &search.sources, from_us(search.query), begins, |run, bounds| {
+        let block = packed.clips(run, bounds)?;
         for (n, head) in block.heads().iter().enumerate() {
             if search.sources.binary_search(&head.source).is_ok()
                 && !packed.has_moved(kind::CLIP, head.source, block.clip(n))

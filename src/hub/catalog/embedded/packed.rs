@@ -113,7 +113,7 @@ impl Packed<'_> {
     ) -> Result<Vec<ClipEntry>, CatalogError> {
         let mut found = Vec::new();
         let is_meant = |bounds: &BlockBounds| bounds.may_begin(from_us, to_us);
-        each_block(self.runs, Rows::Clips, of, from_us, is_meant, |BlockAt { run, bounds, .. }| {
+        each_block(self.runs, Rows::Clips, of, from_us, is_meant, |run, bounds| {
             let mut block = self.clips(run, bounds)?;
             for n in 0..block.heads().len() {
                 let head = block.heads()[n];
@@ -139,7 +139,7 @@ impl Packed<'_> {
     ) -> Result<Option<SpanEntry>, CatalogError> {
         let mut found = None;
         let is_meant = |bounds: &BlockBounds| bounds.may_begin(start_us, start_us);
-        each_block(self.runs, Rows::Spans, of, start_us, is_meant, |BlockAt { run, bounds, .. }| {
+        each_block(self.runs, Rows::Spans, of, start_us, is_meant, |run, bounds| {
             let spans = self.spans(run, bounds, of, sources)?;
             let is_it = |entry: &SpanEntry| entry.span == id && !self.has_moved(kind::SPAN, entry.source, id);
             found = spans.into_iter().find(is_it).or_else(|| found.take());
@@ -158,7 +158,7 @@ impl Packed<'_> {
     ) -> Result<Vec<SpanEntry>, CatalogError> {
         let mut found = Vec::new();
         let is_meant = |bounds: &BlockBounds| bounds.may_overlap(from_us, to_us);
-        each_block(self.runs, Rows::Spans, of, from_us, is_meant, |BlockAt { run, bounds, .. }| {
+        each_block(self.runs, Rows::Spans, of, from_us, is_meant, |run, bounds| {
             let spans = self.spans(run, bounds, of, sources)?;
             found.extend(spans.into_iter().filter(|entry| {
                 entry.value.start.as_microsecond() <= to_us
@@ -180,9 +180,9 @@ pub fn each_block<'a>(
     of: &[u32],
     from_us: i64,
     is_meant: impl Fn(&BlockBounds) -> bool,
-    mut visit: impl FnMut(BlockAt<'a>) -> Result<(), CatalogError>,
+    mut visit: impl FnMut(&'a Run, &'a BlockBounds) -> Result<(), CatalogError>,
 ) -> Result<(), CatalogError> {
-    for (run_number, run) in runs.reaching(rows, from_us) {
+    for (_, run) in runs.reaching(rows, from_us) {
         let section = run.section(rows);
         if !section.whole().is_some_and(&is_meant) {
             continue;
@@ -190,19 +190,11 @@ pub fn each_block<'a>(
         for number in section.of_sources(of) {
             let bounds = &section.blocks[number];
             if is_meant(bounds) {
-                visit(BlockAt { run_number, run, number, bounds })?;
+                visit(run, bounds)?;
             }
         }
     }
     Ok(())
-}
-
-/// One block of one run.
-pub struct BlockAt<'a> {
-    pub run_number: usize,
-    pub run: &'a Run,
-    pub number: usize,
-    pub bounds: &'a BlockBounds,
 }
 
 /// A file that came: its clip, and the beginning of its hash, which tells the files of one clip apart.

@@ -738,3 +738,61 @@ fn what_was_set_aside_is_found_by_box_reason_and_time_page_by_page() {
         assert_eq!(found, expected, "{query:?}");
     }
 }
+
+/// A report of span `id` that tells of a ring from `ring_from` on, and arrived at `received`.
+fn ring_report(sequence: u64, id: u64, ring_from: Time, received: Time) -> HubRecord {
+    let mut record = one(seed(4, sequence, id), |e| {
+        let EventData::Coverage(coverage) = &mut e.data else { unreachable!("4 is coverage") };
+        coverage.ring_from = Some(ring_from);
+    });
+    if let HubRecord::Event(arrived) = &mut record {
+        arrived.received = received;
+    }
+    record
+}
+
+/// Two reports of one message arrive at the same moment; then the first one's span is corrected by name.
+#[test]
+fn a_correction_of_a_span_does_not_bring_back_what_its_report_said_of_the_ring() {
+    let correction = one(seed(6, 3, 30), |e| {
+        let EventData::Clock(clock) = &mut e.data else { unreachable!("6 is a correction") };
+        clock.spans = Some(vec![uuid(1)]);
+    });
+    let reports = [ring_report(1, 1, at(100), at(900)), ring_report(2, 2, at(200), at(900))];
+    let (_world, _, index) = World::indexed(reports.into_iter().chain([correction]).collect());
+    assert_eq!(index.ring_from(&device(0)).unwrap(), Some(at(200)));
+}
+
+#[test]
+fn what_is_kept_of_sources_in_groups_is_known_after_a_restart() {
+    let device_of = |n: u64| DeviceId::new(format!("cam-{n:04}")).unwrap();
+    let count = 2 * u64::from(keys::SOURCES_OF_GROUP) + 10;
+    let told: Vec<HubRecord> = (0..count)
+        .map(|n| {
+            let mut record = ring_report(1 + n, n, at(n as i64), at(2000));
+            if let HubRecord::Event(arrived) = &mut record {
+                arrived.event.source.device = Some(device_of(n));
+            }
+            record
+        })
+        .collect();
+    let (world, records, index) = World::indexed(told);
+    drop(index);
+    let index = world.open("index");
+    let stored = index.applied();
+    assert!(stored >= 2 * u64::from(keys::SOURCES_OF_GROUP), "more than two groups are on disk: {stored}");
+    for n in 0..stored {
+        assert_eq!(index.ring_from(&device_of(n)).unwrap(), Some(at(n as i64)), "{n}");
+    }
+    // One of them says another thing: the others of its group are as they were.
+    let changed = (0..RUN).map(|n| ring_report(5000 + n, 8, at(7), at(3000)));
+    let mut world = world;
+    index.apply(stored, &records[stored as usize..]).unwrap();
+    let written = world.write(changed.collect());
+    index.apply(records.len() as u64, &written).unwrap();
+    drop(index);
+    let index = world.open("index");
+    for n in [0, 1, 255, 256, 300] {
+        assert_eq!(index.ring_from(&device_of(n)).unwrap(), Some(at(n as i64)), "{n}");
+    }
+}

@@ -1,4 +1,4 @@
-//! What records change: rows of events, and the keys of what is rare (clips, spans, corrections, uploads, refused).
+//! What records change: rows of events, and uploads, and the keys of what is rare (clips, spans, corrections, refused).
 //!
 //! Owns the meaning of a record to the index. Changes nothing itself: the caller takes all of the changes or none.
 
@@ -505,6 +505,8 @@ impl<'a> Pending<'a> {
             ring_from: coverage.ring_from,
             correction,
         };
+        // Here and not with a correction, which says an old report once more.
+        self.ring(self.source(&value.box_id, Some(device)), &value);
         self.put_span(device, coverage.span, &value)
     }
 
@@ -513,7 +515,6 @@ impl<'a> Pending<'a> {
         let length_us = upto.as_microsecond() - start.as_microsecond();
         let source = self.source(&value.box_id, Some(device));
         let stays_key = basis != Basis::Recorded || self.is_moved((kind::SPAN, source, span));
-        self.ring(source, value);
         self.device(device, |d| {
             d.has_span_keys |= stays_key;
             d.span_us_max = d.span_us_max.max(length_us + 1);

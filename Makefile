@@ -59,7 +59,7 @@ bench-all:
 	rm -f target/bench.jsonl
 	$(CARGO) bench --profile dev --locked --bench figures
 	$(OPTIMISED) --no-default-features --features $(HUB_BENCHES) --bench ingest --bench index --bench search
-	$(OPTIMISED) --bench motion --bench box
+	$(OPTIMISED) --bench motion --bench box --bench fleet
 	$(OPTIMISED) --bench ring
 
 bench-search:

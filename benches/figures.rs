@@ -12,7 +12,7 @@ mod common;
 
 use camnet::demo::StreetPictures;
 use camnet::media::rtsp_server::RtspServer;
-use common::{Figures, Running};
+use common::{Figures, Running, free_port};
 use serde_json::{Value, json};
 
 fn main() {
@@ -184,9 +184,4 @@ fn median(values: &mut [f64]) -> f64 {
 fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values[((values.len() as f64 - 1.0) * share).round() as usize]
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
 }

@@ -118,7 +118,7 @@ fn event(n: u64) -> Arrived {
             let (circuit, power_w) = ((random % 16) as u16, 690.0 + 230.0 * score);
             EventData::Lamp(Lamp::new(circuit, LampReason::Heartbeat, true, 3.0 + score, power_w))
         }
-        _ => EventData::Status(Status { working: true, detail: None }),
+        _ => EventData::Status(Status::new(true, None)),
     };
     let event = Event {
         id,

@@ -9,6 +9,8 @@
 //! `CAMNET_BENCH_BOXES` (default 10,000) are the boxes of the backlog. `-- rate backlog` measures only these parts.
 
 mod common;
+#[path = "common/mosquitto.rs"]
+mod mosquitto;
 #[path = "common/postgres.rs"]
 mod postgres;
 
@@ -19,14 +21,14 @@ use std::time::{Duration, Instant};
 
 use camnet::limits::{MQTT_BOX_INFLIGHT_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX};
 use camnet::load::events::Mix;
-use camnet::load::world::{Hub, World, usage_of};
+use camnet::load::world::{Hub, World, registry_text, usage_of};
 use camnet::model::{Epoch, Time};
 use camnet::mqtt::{self, HUB_NAME, LinkConfig, LinkEvent, OutMessage, PublishOutcome};
 use camnet::tls::Identity;
 use camnet::wire::Receipt;
 use camnet::{hub::certificates, tls, wire};
-use common::{Figures, Running};
-use postgres::{Postgres, free_port};
+use common::{Figures, Running, free_port};
+use postgres::Postgres;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
@@ -187,33 +189,15 @@ impl Bench {
         let mixes: Vec<Mix> = (0..PUBLISHERS).map(|n| Mix::of_box(n, 1)).collect();
         let port = free_port();
         let broker = format!("127.0.0.1:{port}");
-        let mut world = World::prepare(dir.path(), &mixes, Some(&broker)).expect("a world");
+        let boxes: Vec<_> = mixes.iter().map(|mix| mix.box_id.clone()).collect();
+        let text = registry_text(&mixes);
+        let mut world = World::prepare(dir.path(), &boxes, &text, Some(&broker)).expect("a world");
         world.binary = binary();
         Self { dir, world, mixes, port }
     }
 
     fn mosquitto(&self) -> Running {
-        let dir = self.dir.path().display();
-        let text = format!(
-            "listener {} 127.0.0.1\ncafile {dir}/ca.pem\ncertfile {dir}/hub.pem\nkeyfile {dir}/hub.key\n\
-             require_certificate true\nuse_identity_as_username true\nallow_anonymous false\nacl_file {dir}/mosquitto.acl\n\
-             max_queued_messages 10000000\nmax_inflight_messages 1000\nmax_packet_size 1048576\npersistence false\n\
-             user root\nlog_type error\n",
-            self.port
-        );
-        std::fs::write(self.dir.path().join("mosquitto.conf"), text).expect("a file");
-        std::fs::copy(root().join("deploy/mosquitto.acl"), self.dir.path().join("mosquitto.acl"))
-            .expect("a file");
-        let debian = "/usr/sbin/mosquitto";
-        let program = if Path::new(debian).exists() { debian } else { "mosquitto" };
-        let child = Command::new(program).arg("-c").arg(self.dir.path().join("mosquitto.conf")).spawn();
-        let running = Running(child.expect("mosquitto starts"));
-        let began = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        running
+        mosquitto::start(root(), self.dir.path(), self.port)
     }
 
     /// The hub: done when the last event is durable and in the index.
@@ -299,11 +283,12 @@ impl Bench {
             let config = LinkConfig {
                 address: format!("127.0.0.1:{}", self.port),
                 client_id: mix.box_id.to_string(),
-                tls: Some(tls::client_config(&self.world.identity(mix)).expect("a certificate")),
+                tls: Some(tls::client_config(&self.world.identity(&mix.box_id)).expect("a certificate")),
                 subscriptions: vec![format!("camnet/1/{}/receipt", mix.box_id)],
                 will: None,
                 inflight_max: MQTT_BOX_INFLIGHT_MAX,
                 session_keep: None,
+                login: None,
             };
             let plan = Plan { count: share, owed_max: owed_max.unwrap_or(u64::MAX) };
             tasks.spawn(publisher(mix.clone(), plan, config, ready, go.clone(), stop.clone()));

@@ -19,7 +19,7 @@ packages=(
 )
 if [ "$what" = test ] || [ "$what" = bench ]; then
   # Real parts that the tests run against.
-  packages+=(ffmpeg mosquitto mosquitto-clients python3 python3-venv procps vlc-bin vlc-plugin-base)
+  packages+=(ffmpeg mosquitto mosquitto-clients prometheus python3 python3-venv procps vlc-bin vlc-plugin-base)
   . /etc/os-release
   if [ "${ID:-}" = ubuntu ]; then
     # Ubuntu's chromium is a snap, which does not run in a container: the browser test says so there.
@@ -65,13 +65,15 @@ if [ ${#missing[@]} -gt 0 ]; then
   apt_install "${missing[@]}"
 fi
 
-# A distribution starts its mosquitto as a service; the tests start their own and need none.
-if [ "$what" != build ] && command -v systemctl >/dev/null && systemctl is-active -q mosquitto 2>/dev/null; then
-  case " ${missing[*]:-} " in *" mosquitto "*)
-    say "stopping the mosquitto service that apt has just started"
-    as_root systemctl disable --now -q mosquitto ;;
-  esac
-fi
+# A distribution starts its mosquitto and its prometheus as services; the tests start their own and need none.
+for service in mosquitto prometheus; do
+  if [ "$what" != build ] && command -v systemctl >/dev/null && systemctl is-active -q "$service" 2>/dev/null; then
+    case " ${missing[*]:-} " in *" $service "*)
+      say "stopping the $service service that apt has just started"
+      as_root systemctl disable --now -q "$service" ;;
+    esac
+  fi
+done
 
 # Clients and validators in Python that the tests run, in an environment of their own; made once for each list of them.
 if [ "$what" = test ]; then

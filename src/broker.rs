@@ -4,10 +4,12 @@
 //! acknowledged proves nothing, only the hub's receipt does. The only module that names rmqtt.
 //!
 //! A client is known by its certificate: the common name is its client id, and nobody publishes under
-//! another id. The hub's own common name is [`HUB_NAME`].
+//! another id. The hub's own common name is [`HUB_NAME`]; whose certificate may bear it is asked as for a box.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rmqtt::codec::v5::SubscribeAckReason;
@@ -21,7 +23,10 @@ use rmqtt::types::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{BROKER_QUEUE_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX};
+use crate::limits::{
+    BROKER_KICK_PAUSE, BROKER_KICK_TRIES, BROKER_QUEUE_MAX, MQTT_INFLIGHT_MAX, MQTT_PACKET_BYTES_MAX,
+};
+use crate::model::BoxId;
 use crate::mqtt::HUB_NAME;
 use crate::tls::Identity;
 use crate::wire::Topic;
@@ -33,20 +38,64 @@ pub enum BrokerError {
     Listen { address: SocketAddr, why: String },
 }
 
+/// Answers whether a box, or the hub by its own name, may connect with the certificate of this serial number (hexadecimal
+/// digits). It may block for a moment.
+pub type Admits = Arc<dyn Fn(&BoxId, &str) -> bool + Send + Sync>;
+
 /// A broker that listens. It serves from [`Broker::run`] on.
 pub struct Broker {
     server: MqttServer,
     address: SocketAddr,
+    clients: Clients,
+}
+
+/// Who is connected, by which certificate. Clones share it.
+#[derive(Clone)]
+pub struct Clients {
+    context: ServerContext,
+    serials: Arc<Mutex<HashMap<BoxId, String>>>,
+}
+
+impl Clients {
+    /// The serial number that the box last connected with.
+    pub fn serial(&self, box_id: &BoxId) -> Option<String> {
+        self.serials().get(box_id).cloned()
+    }
+
+    /// Closes the box's connection and forgets its session; its last will is published.
+    pub async fn close(&self, box_id: &BoxId) {
+        for _ in 0..BROKER_KICK_TRIES {
+            let status = self.context.extends.shared().await.session_status(box_id.as_str()).await;
+            let Some(status) = status else { return };
+            let entry = self.context.extends.shared().await.entry(status.id);
+            // The lock is taken while the client connects: it is tried again, and then finds it.
+            if let Ok(mut entry) = entry.try_lock().await {
+                match entry.kick(true, true, true).await {
+                    Ok(_) => return,
+                    Err(error) => tracing::warn!(%box_id, %error, "a connection can't be closed yet"),
+                }
+            }
+            tokio::time::sleep(BROKER_KICK_PAUSE).await;
+        }
+        tracing::error!(%box_id, "the connection of a revoked box can't be closed");
+    }
+
+    fn serials(&self) -> MutexGuard<'_, HashMap<BoxId, String>> {
+        self.serials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Broker {
-    /// Binds `address` (port 0 takes any) with TLS and mandatory client certificates.
-    pub async fn bind(address: SocketAddr, identity: &Identity) -> Result<Self, BrokerError> {
+    /// Binds `address` (port 0 takes any) with TLS and mandatory client certificates. Of those that the CA signed,
+    /// `admits` may refuse some.
+    pub async fn bind(address: SocketAddr, identity: &Identity, admits: Admits) -> Result<Self, BrokerError> {
         let bad = |error: rmqtt::net::Error| BrokerError::Listen { address, why: format!("{error:#}") };
         let context = ServerContext::new().build().await;
         let register = context.extends.hook_mgr().register();
+        let clients = Clients { context: context.clone(), serials: Arc::default() };
         for hook in [Type::ClientAuthenticate, Type::ClientSubscribeCheckAcl, Type::MessagePublishCheckAcl] {
-            register.add(hook, Box::new(Guard)).await;
+            let guard = Guard { clients: clients.clone(), admits: admits.clone() };
+            register.add(hook, Box::new(guard)).await;
         }
         register.start().await;
         *context.extends.retain_mut().await = Box::new(Retained(DefaultRetainStorage::new()));
@@ -70,12 +119,16 @@ impl Broker {
             .map_err(bad)?;
         let address = listener.local_addr().map_err(bad)?;
         let server = MqttServer::new(context).listener_by_id(listener, address.port()).build();
-        Ok(Self { server, address })
+        Ok(Self { server, address, clients })
     }
 
     /// The address that was bound.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    pub fn clients(&self) -> Clients {
+        self.clients.clone()
     }
 
     /// Serves until `shutdown`.
@@ -122,7 +175,24 @@ impl RetainStorage for Retained {
 }
 
 /// Decides who may connect, publish and subscribe.
-struct Guard;
+struct Guard {
+    clients: Clients,
+    admits: Admits,
+}
+
+impl Guard {
+    /// Whether the certificate is good beside what the CA says. Noted before it is asked: a revocation in between finds
+    /// the connection.
+    async fn is_admitted(&self, name: &str, serial: Option<&str>) -> bool {
+        let (Ok(box_id), Some(serial)) = (BoxId::new(name), serial) else { return false };
+        if name != HUB_NAME {
+            self.clients.serials().insert(box_id.clone(), serial.to_owned());
+        }
+        let (admits, serial) = (self.admits.clone(), serial.to_owned());
+        let asked = tokio::task::spawn_blocking(move || admits(&box_id, &serial)).await;
+        asked.unwrap_or(false)
+    }
+}
 
 #[async_trait::async_trait]
 impl Handler for Guard {
@@ -135,6 +205,8 @@ impl Handler for Guard {
                     LastWill::V5(will) => will.topic.to_string(),
                 });
                 let is_known = name == Some(&*connect.id().client_id);
+                let serial = connect.cert().and_then(|cert| cert.serial.as_deref());
+                let is_known = is_known && self.is_admitted(name.unwrap_or_default(), serial).await;
                 let is_allowed = is_known && will.is_none_or(|topic| may_publish(name.unwrap_or(""), &topic));
                 if !is_allowed {
                     tracing::warn!(client = %connect.id().client_id, certificate = name, "mqtt client refused");
@@ -190,6 +262,23 @@ fn may_subscribe(client: &str, filter: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_hubs_name_is_asked_for_like_a_boxs() {
+        let context = ServerContext::new().build().await;
+        let clients = Clients { context, serials: Arc::default() };
+        let admits: Admits = Arc::new(|box_id, serial| (box_id.as_str() == HUB_NAME) == (serial == "aa"));
+        let guard = Guard { clients, admits };
+        for (name, serial, is_admitted) in [
+            (HUB_NAME, Some("aa"), true),
+            (HUB_NAME, Some("bb"), false),
+            (HUB_NAME, None, false),
+            ("box-01", Some("bb"), true),
+            ("box-01", Some("aa"), false),
+        ] {
+            assert_eq!(guard.is_admitted(name, serial).await, is_admitted, "{name} {serial:?}");
+        }
+    }
 
     #[test]
     fn a_box_speaks_and_hears_only_under_its_own_id() {

@@ -197,6 +197,11 @@ pub const LAMP_READ_BACK_MAX: Duration = Duration::from_secs(2);
 /// Characters of a command's correlation id, and of who asked.
 pub const COMMAND_ID_CHARS_MAX: usize = 64;
 pub const COMMAND_ACTOR_CHARS_MAX: usize = 100;
+/// Seconds of a still's clip, and how long a camera may take to record its next fragment before it is said to be away.
+pub const STILL_SECONDS: i64 = 2;
+pub const STILL_PATIENCE: Duration = Duration::from_secs(FRAGMENT_SECONDS_MAX + 5);
+/// Stills that go to the hub before other clips.
+pub const UPLOADS_FIRST_MAX: usize = 64;
 /// Results of commands that wait for the uplink.
 pub const COMMAND_RESULTS_MAX: usize = 64;
 /// Largest access unit taken from a camera.
@@ -386,6 +391,11 @@ pub const COMMANDS_WAITING_MAX: usize = 1_000;
 /// How long a command of the API is valid unless it says otherwise, and how much longer its result is waited for.
 pub const LAMP_COMMAND_VALID: Duration = Duration::from_secs(30);
 pub const COMMAND_RESULT_GRACE: Duration = Duration::from_secs(5);
+/// How long a box has to take a still, and how long its picture may take to the hub after that.
+pub const STILL_VALID: Duration = Duration::from_secs(20);
+pub const STILL_ARRIVES_MAX: Duration = Duration::from_secs(40);
+/// How often the index is looked at for a still that is on its way.
+pub const STILL_LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// Events per page: default and most.
 pub const PAGE_EVENTS: usize = 100;
 pub const PAGE_EVENTS_MAX: usize = 1_000;
@@ -467,3 +477,156 @@ pub const LOAD_SETTLE_MAX: Duration = Duration::from_secs(120);
 pub const LOAD_DRAIN_MAX: Duration = Duration::from_secs(2 * 3600);
 /// Events of a run that are read back one by one; beyond it the account by box must do.
 pub const LOAD_ROWS_CHECKED_MAX: u64 = 50_000;
+
+/// How long a device or box may be silent at most, whatever its rhythm; see `hub/fleet/rhythm.rs`.
+pub const SILENCE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(2);
+/// How often a box says how it and its cameras are doing while nothing changes.
+pub const STATUS_HEARTBEAT: jiff::SignedDuration = jiff::SignedDuration::from_mins(15);
+/// Names of faults, and circuits, that the hub remembers of one device.
+pub const FLEET_FAULTS_MAX: usize = 256;
+/// Starts of a box that are remembered, and how many of them within which time are too many.
+pub const FLEET_STARTS_KEPT: usize = 16;
+pub const FLEET_RESTARTS: usize = 4;
+pub const FLEET_RESTARTS_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+/// How long a trouble must be found before it counts, how long it may stay away meanwhile, and how long it must stay away
+/// before it has ended.
+pub const FLEET_HOLDS: jiff::SignedDuration = jiff::SignedDuration::from_secs(45);
+pub const FLEET_FORGIVES: jiff::SignedDuration = jiff::SignedDuration::from_secs(20);
+pub const FLEET_ENDS_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(90);
+/// Sites of an area that must be silent before the area is likely to be why, and within which time they fell silent.
+pub const FLEET_SHARED_MIN: usize = 3;
+pub const FLEET_TOGETHER_WITHIN: jiff::SignedDuration = jiff::SignedDuration::from_mins(5);
+/// A part of a box as hot as this is a trouble, degrees Celsius: small computers slow down at 80 to 85.
+pub const FLEET_HOT_C: f64 = 80.0;
+/// A camera is in trouble when it sends less than this share of its pictures, loses more packets than this of a million,
+/// or its clock is off by more than this; a ring, when it holds less than this share of its promise.
+pub const FEW_PICTURES_SHARE: f64 = 0.6;
+pub const PACKETS_LOST_PPM: u64 = 10_000;
+pub const CLOCK_OFF_MS: i64 = 2_000;
+pub const RING_SHORT_SHARE: f64 = 0.8;
+/// What a self-test found holds so long; there is one each day.
+pub const SELF_TEST_HOLDS: jiff::SignedDuration = jiff::SignedDuration::from_hours(50);
+/// Notes and parts of one work order, and characters of one of them.
+pub const WORK_NOTES_MAX: usize = 500;
+pub const WORK_TEXT_CHARS_MAX: usize = 4000;
+/// Bytes of a photo of a work order.
+pub const PHOTO_BYTES_MAX: usize = 8 << 20;
+/// A site stands on the street that is nearest to it, within so many metres.
+pub const FLEET_STREET_M: f64 = 60.0;
+/// What a camera counts in the order of work whose view another working camera covers; one that stands alone counts 1.
+pub const COVERED_CAMERA_WEIGHT: f64 = 0.5;
+/// A message of a device that speaks MQTT itself.
+pub const ADAPTER_PAYLOAD_BYTES_MAX: usize = 16 << 10;
+/// How long an event waits that the outbox did not take, before it is offered again.
+pub const OUTBOX_RETRY: Duration = Duration::from_secs(1);
+/// Devices behind one gateway.
+pub const GATEWAY_DEVICES_MAX: usize = 500;
+/// How long a lamp that speaks for itself may say nothing, and a sensor: Zigbee2MQTT gives those with a battery 25 hours.
+pub const LAMP_SILENCE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+pub const SENSOR_SILENCE_MAX: jiff::SignedDuration = jiff::SignedDuration::from_hours(25);
+/// Motion that a sensor does not end is over after this.
+pub const SENSOR_MOTION_MAX: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Below this share of its battery a sensor is in trouble, percent.
+pub const BATTERY_LOW_PERCENT: f64 = 15.0;
+/// How often a gateway's devices are looked after, and how long after an odd payload a device is well again.
+pub const GATEWAY_LOOKS_EVERY: Duration = Duration::from_secs(5);
+pub const ODD_PAYLOAD_FORGOTTEN: Duration = Duration::from_secs(3600);
+/// How long a gateway's broker may be out of reach before its devices are.
+pub const GATEWAY_AWAY_MAX: Duration = Duration::from_secs(60);
+/// Messages of a gateway that are under way, and how long its broker keeps them while the box is off.
+pub const GATEWAY_INFLIGHT_MAX: u16 = 100;
+pub const GATEWAY_SESSION_KEEP: Duration = Duration::from_secs(3600);
+/// How often it is written down how long lamps burnt.
+pub const FLEET_BURNT_EVERY: jiff::SignedDuration = jiff::SignedDuration::from_hours(6);
+/// Dark lamps that are no farther apart are one dark stretch of street, metres: two poles.
+pub const STRETCH_GAP_M: f64 = 80.0;
+/// Lamp circuits of one answer about lighting.
+pub const LIGHTING_CIRCUITS_MAX: usize = 5000;
+/// Lamp circuits, and devices of an incident, in one record of the fleet's journal.
+pub const FLEET_BURNT_RECORD_MAX: usize = 1000;
+pub const FLEET_INCIDENT_DEVICES_MAX: usize = 10_000;
+/// How often the fleet is judged.
+pub const FLEET_JUDGED_EVERY: Duration = Duration::from_secs(5);
+/// How long a cause lasts before it opens a work order, and how long what was mended has to show it.
+pub const WORK_OPENS_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Devices and work orders of a page, if nobody says otherwise, and at most.
+pub const FLEET_PAGE: usize = 200;
+pub const FLEET_PAGE_MAX: usize = 2000;
+/// Records of the journal's end that are read at the start, to know what was last heard: some two hours of a large fleet.
+pub const FLEET_CATCH_UP_RECORDS: u64 = 500_000;
+/// Incidents with a series of their own in the hub's figures, the worst first; the rest are counted.
+pub const INCIDENT_SERIES_MAX: usize = 200;
+/// Devices up to which `/metrics/devices` is on by itself: some 15 series each.
+pub const DEVICE_SERIES_DEVICES_MAX: usize = 2_000;
+/// Webhooks of one hub, characters of a name, and bytes of the file with its secret.
+pub const WEBHOOKS_MAX: usize = 16;
+pub const WEBHOOK_NAME_CHARS_MAX: usize = 40;
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 24;
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 1024;
+/// Devices that one message of a webhook names; `device_count` says how many there are.
+pub const WEBHOOK_DEVICES_MAX: usize = 100;
+/// How long a webhook's receiver may take to be reached, and to answer.
+pub const WEBHOOK_CONNECT_MAX: Duration = Duration::from_secs(5);
+pub const WEBHOOK_ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Longest pause before a message is sent again.
+pub const WEBHOOK_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// How long one message is tried, and one that the receiver says is wrong; then it is passed by and counted.
+pub const WEBHOOK_KEEP: Duration = Duration::from_secs(24 * 3600);
+pub const WEBHOOK_REFUSED_KEEP: Duration = Duration::from_secs(600);
+/// Records of the fleet's journal that a webhook reads at once, and after which it notes how far it is though there was
+/// nothing to say.
+pub const WEBHOOK_READ_RECORDS: usize = 1_000;
+/// How long a webhook waits after its place could not be noted or the fleet's journal not read.
+pub const WEBHOOK_RETRY: Duration = Duration::from_secs(5);
+/// How often a box looks how its cameras and itself are doing.
+pub const HEALTH_LOOKS_EVERY: Duration = Duration::from_secs(10);
+/// What changed is said when it stayed so for this long, and no more often than this.
+pub const STATUS_SETTLES: Duration = Duration::from_secs(10);
+pub const STATUS_PAUSE_MIN: Duration = Duration::from_secs(30);
+/// How often a box writes down what its cameras usually see.
+pub const USUAL_SAVED_EVERY: Duration = Duration::from_secs(3600);
+/// When a box first tries to read footage back, how often, and how much of it, seconds.
+pub const SELF_TEST_FIRST_AFTER: Duration = Duration::from_secs(300);
+pub const SELF_TEST_EVERY: Duration = Duration::from_secs(24 * 3600);
+pub const SELF_TEST_SECONDS: i64 = 10;
+
+// --- enrolment ---
+/// How long a box's certificate is valid, unless the hub's configuration says otherwise. The box asks for the next after
+/// two thirds of that, and up to a tenth later, so that boxes enrolled together do not all ask at once.
+pub const BOX_CERTIFICATE_VALID: Duration = Duration::from_secs(400 * 24 * 3600);
+pub const BOX_CERTIFICATE_VALID_MIN: Duration = Duration::from_secs(10);
+/// Clocks of hub and broker may differ by this: a new certificate is valid from so long before.
+pub const BOX_CERTIFICATE_BACKDATED: Duration = Duration::from_secs(3600);
+/// A certificate that its box never used is revoked after this.
+pub const ENROL_UNUSED_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How long the secret of an invitation (the QR code) holds; it works once.
+pub const ENROL_INVITATION_VALID: Duration = Duration::from_secs(24 * 3600);
+/// How often those whose time is over are looked for.
+pub const ENROL_LOOKS_EVERY: Duration = Duration::from_secs(60);
+/// Certificates that one box may get in a day: a box that asks and asks must not fill the journal.
+pub const BOX_CERTIFICATES_PER_DAY_MAX: usize = 10;
+/// Of what a box says it runs with, the newest is written down, no sooner than this after the one before: a box that says
+/// something else again and again must not fill the journal.
+pub const BOX_RUNS_NOTED_EVERY: Duration = Duration::from_secs(60);
+/// Bytes of an enrolment (the file for a box), of a request about a box itself, and of an answer to it.
+pub const ENROL_FILE_BYTES_MAX: u64 = 256 << 10;
+pub const BOX_REQUEST_BYTES_MAX: usize = 16 << 10;
+pub const BOX_ANSWER_BYTES_MAX: usize = 256 << 10;
+/// Bytes of what the hub sets for a box: fits into a request of the API as JSON.
+pub const BOX_CONFIG_BYTES_MAX: usize = 48 << 10;
+/// Characters that say why a box's configuration failed, or why a box was revoked.
+pub const BOX_WHY_CHARS_MAX: usize = 500;
+/// Connections that the enrolment listener handles at once, and how long one may last.
+pub const ENROL_CONNECTIONS_MAX: usize = 32;
+pub const ENROL_CONNECTION_MAX: Duration = Duration::from_secs(30);
+/// How often a box asks the hub about itself, though nobody told it to.
+pub const BOX_HELLO_EVERY: Duration = Duration::from_secs(600);
+/// How long one such request may take.
+pub const BOX_REQUEST_MAX: Duration = Duration::from_secs(30);
+/// How long a configuration that the hub set may take to reach the hub, unless the box's file says otherwise; and how
+/// often it is begun with, for power cuts in between.
+pub const CONFIG_TRIAL: jiff::SignedDuration = jiff::SignedDuration::from_secs(120);
+pub const CONFIG_TRIES_MAX: u32 = 3;
+/// Between two tries to close the broker's connection of a revoked box.
+pub const BROKER_KICK_PAUSE: Duration = Duration::from_millis(50);
+pub const BROKER_KICK_TRIES: u32 = 100;

@@ -64,3 +64,8 @@ pub fn cpu_s(process: &str) -> f64 {
 pub fn seconds_or(usual: u64) -> u64 {
     std::env::var("CAMNET_BENCH_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
 }
+
+/// A port of 127.0.0.1 that nobody uses at the moment.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::common::free_port;
+
 pub struct Postgres {
     child: Option<Child>,
     port: u16,
@@ -81,8 +83,4 @@ fn newest_postgres() -> PathBuf {
 fn id_of(which: &str) -> u32 {
     let output = Command::new("id").args([which, "postgres"]).output().expect("id");
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("the user postgres")
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
 }

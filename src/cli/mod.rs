@@ -2,6 +2,12 @@
 //!
 //! Owns arguments, logging set-up and signals. Holds no logic: each command calls the part that does the work.
 
+#[cfg(feature = "hub")]
+mod boxes;
+#[cfg(feature = "hub")]
+mod device;
+#[cfg(feature = "edge")]
+mod enrol;
 mod journal;
 #[cfg(feature = "hub")]
 mod lamp;
@@ -38,6 +44,9 @@ enum Command {
     Hub(HubArgs),
     /// Look after a journal: of a hub, an outbox or a ring.
     Journal(journal::JournalArgs),
+    /// How devices are doing, and why.
+    #[cfg(feature = "hub")]
+    Device(device::DeviceArgs),
     /// Find footage by time and place.
     Search(Box<search::SearchArgs>),
     /// Many boxes at once against a real hub on this machine: rates, latencies, losses.
@@ -84,6 +93,8 @@ struct EdgeArgs {
 enum EdgeCommand {
     /// Say what a camera can do and what is wrong with it; exit code 1 where it can't be recorded.
     Probe(probe::ProbeArgs),
+    /// Make this machine a box: unpack the file that `camnet device enroll` made, or come with its invitation.
+    Enroll(enrol::EdgeEnrolArgs),
 }
 
 #[cfg(feature = "hub")]
@@ -125,6 +136,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "edge")]
         Command::Edge(EdgeArgs { command: Some(EdgeCommand::Probe(args)), .. }) => probe::run(args).await,
         #[cfg(feature = "edge")]
+        Command::Edge(EdgeArgs { command: Some(EdgeCommand::Enroll(args)), .. }) => {
+            enrol::enrol_edge(args).await
+        }
+        #[cfg(feature = "edge")]
         Command::Edge(EdgeArgs { command: None, config }) => {
             start_logging();
             let args = config.expect("clap asks for it where there is no subcommand");
@@ -134,9 +149,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 println!("{}: good; box {}", args.config.display(), config.box_id);
                 return Ok(());
             }
-            let shutdown = until_signal();
-            let edge = crate::edge::Edge::build(config)?;
-            edge.run(shutdown).await
+            crate::edge::run_from_file(&args.config, until_signal()).await
         }
         #[cfg(feature = "hub")]
         Command::Hub(HubArgs { command: None, config }) => {
@@ -168,6 +181,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         #[cfg(feature = "hub")]
         Command::Hub(HubArgs { command: Some(HubCommand::Lamp(args)), .. }) => lamp::run(args).await,
         Command::Journal(args) => journal::run(args).await,
+        #[cfg(feature = "hub")]
+        Command::Device(args) => device::run(args).await,
         Command::Search(args) => search::run(*args).await,
         #[cfg(all(feature = "edge", feature = "hub"))]
         Command::Load(args) => {

@@ -3,7 +3,7 @@
 //! Owns the arguments, the asking and the reading of answers as they come; `words.rs` says them. Asks the hub; knows
 //! nothing itself: places, times in words and limits are understood there, and errors are the hub's words.
 
-mod words;
+pub mod words;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -130,8 +130,7 @@ enum Order {
 
 /// Asks the hub and prints its answer as it comes. Ctrl-C hangs up, which ends the hub's work too.
 pub async fn run(args: SearchArgs) -> anyhow::Result<()> {
-    let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].map(|name| std::env::var(name).unwrap_or_default());
-    let lang = args.lang.unwrap_or_else(|| Lang::of_locale(&locale));
+    let lang = args.lang.unwrap_or_else(Lang::here);
     let done = tokio::select! {
         done = answer(&args, lang) => done,
         stopped = tokio::signal::ctrl_c() => {

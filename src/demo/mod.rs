@@ -384,6 +384,10 @@ fn hub_config(dir: &Path, port: u16) -> HubConfig {
             certificate: file("hub.pem"),
             key: file("hub.key"),
             ca: file("ca.pem"),
+            ca_key: Some(file("ca.key")),
+            name: Some("localhost".into()),
+            enrol_listen: None,
+            certificate_valid: None,
         },
         broker: BrokerConfig::Embedded(EmbeddedBrokerConfig {
             listen: loopback(0),
@@ -393,6 +397,8 @@ fn hub_config(dir: &Path, port: u16) -> HubConfig {
             client_certificate: file("camnet-hub.pem"),
             client_key: file("camnet-hub.key"),
         }),
+        metrics: Default::default(),
+        webhooks: Vec::new(),
     }
 }
 
@@ -421,6 +427,7 @@ fn box_configs(
     for (id, cameras) in per_box {
         let lamps = if id == LAMP_BOX { vec![lamp(cabinet, dir)?] } else { Vec::new() };
         configs.push(EdgeConfig {
+            trial: crate::limits::CONFIG_TRIAL,
             box_id: BoxId::new(id)?,
             data_dir: dir.join(id),
             hub: HubLink {
@@ -434,6 +441,8 @@ fn box_configs(
             ring: RingConfig { days: 1, bytes_per_camera: 2 << 30, ..RingConfig::default() },
             cameras,
             lamps,
+            gateways: Vec::new(),
+            machine_root: "/".into(),
             metrics_file: None,
         });
     }

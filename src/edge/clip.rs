@@ -24,13 +24,15 @@ use super::fmp4::{self, TIMESCALE};
 use super::memory;
 use super::outbox::{NewEvent, Outbox};
 use super::ring::{self, FragmentEntry, Ring, RingError};
-use crate::limits::{CLIP_SECONDS_MAX, FRAGMENT_SECONDS_MAX};
+use crate::limits::{CLIP_SECONDS_MAX, FRAGMENT_SECONDS_MAX, STILL_SECONDS};
 use crate::model::{ClipCut, ClockQuality, DeviceId, EventData, Sha256Hash, Still, Time, Video, VideoCodec};
 
 /// Clips of one camera that wait to be cut; motion waits beyond it.
 pub const JOBS_MAX: usize = 64;
 /// Width of a thumbnail at most, pixels.
 const THUMBNAIL_WIDTH_MAX: u32 = 480;
+/// The picture of a still is this long before the end of its clip: the last ones may not be whole.
+const LAST_PICTURE: jiff::SignedDuration = jiff::SignedDuration::from_millis(100);
 
 /// A span that shall become a clip, or several where it is long or crosses runs.
 #[derive(Debug, Clone)]
@@ -106,17 +108,18 @@ pub async fn run(
 impl Cutter {
     /// Cuts the clips of a span, durably, in order. Blocks on the disk.
     pub fn cut(&self, job: &ClipJob) -> Result<Vec<ClipFile>, ClipError> {
-        let found = {
-            let mut ring = self.ring.lock().expect("no panic holds it");
-            // What a clip holds shall also be durable in the ring, and committed by the coverage.
-            ring.sync()?;
-            ring.fragments(job.from, job.to)?
-        };
-        let parts = parts_of(found);
+        let parts = parts_of(self.fragments(job)?);
         if parts.is_empty() {
             return Err(ClipError::Empty { from: job.from, to: job.to });
         }
         parts.iter().map(|part| self.cut_part(job, part)).collect()
+    }
+
+    fn fragments(&self, job: &ClipJob) -> Result<Vec<FragmentEntry>, ClipError> {
+        let mut ring = self.ring.lock().expect("no panic holds it");
+        // What a clip holds shall also be durable in the ring, and committed by the coverage.
+        ring.sync()?;
+        Ok(ring.fragments(job.from, job.to)?)
     }
 
     async fn cut_and_announce(&self, job: ClipJob, shutdown: &CancellationToken) {
@@ -143,6 +146,28 @@ impl Cutter {
                 tracing::error!(device = %self.device, %error, cause, from = %job.from, "clip can't be cut");
             }
         }
+    }
+
+    /// Cuts the seconds before `upto` and announces the clip; if they lie in several runs, the newest of them.
+    pub async fn cut_still(&self, upto: Time, shutdown: &CancellationToken) -> Result<Uuid, ClipError> {
+        let from = upto - jiff::SignedDuration::from_secs(STILL_SECONDS);
+        let (motion, motion_start, motion_end) = (None, None, None);
+        let peak = Some(upto - LAST_PICTURE);
+        let job = ClipJob { motion, from, to: upto, motion_start, motion_end, peak, peak_score: 0.0 };
+        let cutter = self.clone();
+        let _turn = TURN.acquire().await.expect("nobody closes it");
+        let cut = tokio::task::spawn_blocking(move || {
+            let found = cutter.fragments(&job)?;
+            let newest = parts_of(found).pop().ok_or(ClipError::Empty { from: job.from, to: job.to })?;
+            let clip = cutter.cut_part(&job, &newest);
+            memory::give_back();
+            clip
+        });
+        let clip = cut.await.expect("cutting does not panic and is not cancelled")?;
+        self.metrics.clips.inc();
+        let id = clip.cut.clip;
+        self.announce(clip, shutdown).await;
+        Ok(id)
     }
 
     async fn announce(&self, clip: ClipFile, shutdown: &CancellationToken) {
@@ -354,7 +379,7 @@ fn init_segment(part: &[FragmentEntry]) -> Vec<u8> {
     fmp4::init_segment(&part[0].run.track, Some(duration.max(0) as u64))
 }
 
-fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
+pub(super) fn whole_clip(part: &[FragmentEntry]) -> Result<Vec<u8>, ClipError> {
     let mut bytes = init_segment(part);
     bytes.reserve_exact(part.iter().map(|fragment| fragment.bytes as usize).sum());
     for fragment in part {
@@ -381,7 +406,7 @@ fn io_error(what: &'static str, path: &Path) -> impl Fn(io::Error) -> ClipError 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::edge::camera::CamerasMetrics;
     use crate::edge::config::RingConfig;
@@ -394,7 +419,7 @@ mod tests {
     }
 
     /// A cutter whose ring has so many fragments of one second, and the ids of the clips that the outbox takes.
-    fn cutter(dir: &Path, seconds: i64, takes: bool) -> (Cutter, mpsc::UnboundedReceiver<Uuid>) {
+    pub fn cutter(dir: &Path, seconds: i64, takes: bool) -> (Cutter, mpsc::UnboundedReceiver<Uuid>) {
         let (outbox, mut accepts) = Outbox::new();
         let (announced, clips) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -492,6 +517,18 @@ mod tests {
         std::fs::remove_file(dir.join(format!("{}{PENDING}", made[1]))).unwrap();
         assert!(read_clip_file(&dir, made[1], PENDING).is_none());
         assert_eq!(read_clip_files(&dir, PENDING).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_still_is_the_newest_seconds_and_announced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cutter, mut announced) = cutter(dir.path(), 20, true);
+        let clip = cutter.cut_still(at(20), &CancellationToken::new()).await.unwrap();
+        assert_eq!(announced.recv().await, Some(clip));
+        let file = read_clip_file(&clips_dir(dir.path()), clip, ".json").unwrap();
+        assert_eq!((file.cut.start, file.cut.end), (at(20 - STILL_SECONDS), at(20)));
+        let nothing = cutter.cut_still(at(90), &CancellationToken::new()).await;
+        assert!(matches!(nothing, Err(ClipError::Empty { .. })), "{nothing:?}");
     }
 
     #[tokio::test]

@@ -8,9 +8,10 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    CLIP_SECONDS_MAX, LAMP_CIRCUITS_MAX, LAMP_POLL_MAX, LAMP_POLL_MIN, LAMP_POWER_W_MAX, MODBUS_ANSWER_MAX,
-    MOTION_LONGEST_MIN, MOTION_POLYGON_POINTS_MAX, MOTION_ZONE_NAME_BYTES_MAX, MOTION_ZONES_MAX,
-    OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES, OUTBOX_SEGMENT_BYTES_MAX,
+    CLIP_SECONDS_MAX, CONFIG_TRIAL, GATEWAY_DEVICES_MAX, LAMP_CIRCUITS_MAX, LAMP_POLL_MAX, LAMP_POLL_MIN,
+    LAMP_POWER_W_MAX, LAMP_SILENCE_MAX, MODBUS_ANSWER_MAX, MOTION_LONGEST_MIN, MOTION_POLYGON_POINTS_MAX,
+    MOTION_ZONE_NAME_BYTES_MAX, MOTION_ZONES_MAX, OUTBOX_BYTES_MAX, OUTBOX_DISK_RESERVE_BYTES,
+    OUTBOX_SEGMENT_BYTES_MAX, SENSOR_SILENCE_MAX,
 };
 use crate::model::{BoxId, DeviceId};
 use crate::toml_file::ConfigFile;
@@ -33,16 +34,34 @@ pub struct EdgeConfig {
     pub cameras: Vec<CameraConfig>,
     #[serde(default, rename = "lamp")]
     pub lamps: Vec<LampConfig>,
+    #[serde(default, rename = "gateway", skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<GatewayConfig>,
+    /// Where the machine's `/sys` and `/proc` are; in a container, where the host's are mounted.
+    #[serde(default = "root")]
+    pub machine_root: PathBuf,
+    /// How long the box tries what the hub set for it before it goes back: until then a receipt of the hub must
+    /// come, and an answer at `hub.url`.
+    #[serde(default = "default_trial")]
+    pub trial: SignedDuration,
     /// File for this box's own metrics, rewritten every 15 s, for the textfile collector of Prometheus' node
     /// exporter. Absent: none.
     #[serde(default)]
     pub metrics_file: Option<PathBuf>,
 }
 
+fn default_trial() -> SignedDuration {
+    CONFIG_TRIAL
+}
+
+fn root() -> PathBuf {
+    "/".into()
+}
+
 impl ConfigFile for EdgeConfig {
     fn check(&self) -> Result<(), String> {
         let mut ids: Vec<&DeviceId> =
             self.cameras.iter().map(|c| &c.id).chain(self.lamps.iter().map(|l| &l.id)).collect();
+        ids.extend(self.gateways.iter().flat_map(|gateway| &gateway.devices).map(|device| &device.id));
         ids.sort();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("device {} stands twice in the file", pair[0]));
@@ -50,6 +69,9 @@ impl ConfigFile for EdgeConfig {
         if self.outbox.bytes < 4 * OUTBOX_SEGMENT_BYTES_MAX {
             let least = 4 * OUTBOX_SEGMENT_BYTES_MAX;
             return Err(format!("outbox.bytes = {}: give it at least {least}", self.outbox.bytes));
+        }
+        if self.trial < SignedDuration::from_secs(1) {
+            return Err("trial: at least 1s".into());
         }
         let hub = url::Url::parse(&self.hub.url).map_err(|e| format!("hub.url: {e}"))?;
         if hub.scheme() != "https" {
@@ -68,15 +90,20 @@ impl ConfigFile for EdgeConfig {
         for lamp in &self.lamps {
             lamp.check().map_err(|what| format!("lamp {}: {what}", lamp.id))?;
         }
+        for gateway in &self.gateways {
+            gateway.check().map_err(|what| format!("gateway {}: {what}", gateway.mqtt))?;
+        }
         Ok(())
     }
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         let HubLink { ca, certificate, key, .. } = &mut self.hub;
         let mut paths = vec![&mut self.data_dir, ca, certificate, key];
+        paths.push(&mut self.machine_root);
         paths.extend(self.metrics_file.as_mut());
         paths.extend(self.cameras.iter_mut().filter_map(|camera| camera.password_file.as_mut()));
         paths.extend(self.lamps.iter_mut().map(|lamp| &mut lamp.map));
+        paths.extend(self.gateways.iter_mut().filter_map(|gateway| gateway.password_file.as_mut()));
         paths
     }
 }
@@ -431,6 +458,159 @@ impl LampConfig {
         }
         Ok(())
     }
+}
+
+/// A broker on the box or its own network, to which devices of other makers speak.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// `host:port` of the MQTT broker; without TLS, so on this box or a network of its own.
+    pub mqtt: String,
+    pub dialect: Dialect,
+    /// First part of the topics; of Zigbee2MQTT only.
+    #[serde(default = "zigbee2mqtt_base")]
+    pub base: String,
+    #[serde(default)]
+    pub user: Option<String>,
+    /// File with the password; only the owner may read it.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    #[serde(rename = "device")]
+    pub devices: Vec<GatewayDevice>,
+}
+
+/// Whose topics and payloads these are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    Zigbee2mqtt,
+    Tasmota,
+}
+
+/// A device behind a gateway: a lamp, a gate's contact, a motion sensor, or several of them in one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayDevice {
+    pub id: DeviceId,
+    /// What the gateway calls it: Zigbee2MQTT's friendly name, Tasmota's topic.
+    pub name: String,
+    /// How often it is reported although nothing changed.
+    #[serde(default = "default_heartbeat")]
+    pub heartbeat: SignedDuration,
+    /// After this long without a word it is out of reach: 1 hour if it has lamps, else 25 hours, for what runs on a
+    /// battery speaks seldom.
+    #[serde(default)]
+    pub silence: Option<SignedDuration>,
+    /// Its lamps; `nominal_power_w = 0` where it is not known.
+    #[serde(default, rename = "circuit", skip_serializing_if = "Vec::is_empty")]
+    pub circuits: Vec<CircuitConfig>,
+    /// What hangs on its inputs, by their number from 1; of Tasmota's switches.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, InputMeaning>,
+    /// Hours in which its gate is to be closed, where people are: `22:00-05:00`. Opened then, it is forced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed: Option<Hours>,
+}
+
+/// What an input that is on means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InputMeaning {
+    GateOpen,
+    GateClosed,
+    Motion,
+    Tampered,
+}
+
+/// Hours of each day, by the clock of the ward; the end may lie on the next day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Hours {
+    pub from: jiff::civil::Time,
+    pub to: jiff::civil::Time,
+}
+
+impl Hours {
+    pub fn contain(&self, time: jiff::civil::Time) -> bool {
+        match self.from <= self.to {
+            true => self.from <= time && time < self.to,
+            false => self.from <= time || time < self.to,
+        }
+    }
+}
+
+impl TryFrom<String> for Hours {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let time = |text: &str| jiff::civil::Time::strptime("%H:%M", text.trim()).ok();
+        let hours =
+            text.split_once('-').and_then(|(from, to)| Some(Self { from: time(from)?, to: time(to)? }));
+        hours.filter(|hours| hours.from != hours.to).ok_or(format!("{text:?}: write hours as 22:00-05:00"))
+    }
+}
+
+impl From<Hours> for String {
+    fn from(hours: Hours) -> Self {
+        format!("{}-{}", hours.from.strftime("%H:%M"), hours.to.strftime("%H:%M"))
+    }
+}
+
+impl GatewayConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.user.is_some() != self.password_file.is_some() {
+            return Err("`user` and `password_file` go together".into());
+        }
+        if !(1..=GATEWAY_DEVICES_MAX).contains(&self.devices.len()) {
+            return Err(format!("1 to {GATEWAY_DEVICES_MAX} devices"));
+        }
+        let mut names = BTreeSet::new();
+        for device in &self.devices {
+            let named = |what: String| format!("device {}: {what}", device.id);
+            // A name with a wildcard would hear others.
+            if device.name.is_empty() || device.name.contains(['+', '#', '\0']) {
+                return Err(named("name: as the gateway has it, without + and #".into()));
+            }
+            if !names.insert(&device.name) {
+                return Err(named(format!("another device is called {:?} too", device.name)));
+            }
+            if !device.heartbeat.is_positive() || device.silence.is_some_and(|silence| !silence.is_positive())
+            {
+                return Err(named("heartbeat, silence: more than 0 s".into()));
+            }
+            device.check_circuits().map_err(named)?;
+            if let Some(input) = device.inputs.keys().find(|input| input.parse::<u16>().is_err()) {
+                return Err(named(format!("inputs.{input}: a number from 1")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl GatewayDevice {
+    fn check_circuits(&self) -> Result<(), String> {
+        let numbers: BTreeSet<u16> = self.circuits.iter().map(|circuit| circuit.circuit).collect();
+        if numbers.len() != self.circuits.len() || numbers.len() > LAMP_CIRCUITS_MAX {
+            return Err(format!("each circuit once, at most {LAMP_CIRCUITS_MAX}"));
+        }
+        let is_power = |watts: f64| watts == 0.0 || is_power(watts);
+        match self.circuits.iter().find(|circuit| !is_power(circuit.nominal_power_w)) {
+            Some(circuit) => {
+                Err(format!("circuit {}: nominal_power_w: 0 to {LAMP_POWER_W_MAX} W", circuit.circuit))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How long it may say nothing.
+    pub fn silence(&self) -> SignedDuration {
+        let usual = if self.circuits.is_empty() { SENSOR_SILENCE_MAX } else { LAMP_SILENCE_MAX };
+        self.silence.unwrap_or(usual)
+    }
+}
+
+fn zigbee2mqtt_base() -> String {
+    "zigbee2mqtt".into()
 }
 
 fn is_power(watts: f64) -> bool {

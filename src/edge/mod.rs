@@ -3,23 +3,29 @@
 //! ```text
 //! camera ─► ring ─► clip ─► upload ═HTTPS═► hub
 //!    └─► motion ─┐
-//! lamp ──────────┴─► outbox ─► uplink ═MQTT═► hub
+//! lamp, gateway ─┴─► outbox ─► uplink ═MQTT═► hub
 //! ```
 //!
 //! Owns what happens on the box. May not know the hub's insides: it meets the hub on the wire only.
 
+pub mod adapter;
 pub mod camera;
+pub mod care;
 pub mod clip;
 pub mod clock;
 pub mod config;
 pub mod coverage;
+pub mod enrol;
 pub mod fmp4;
+pub mod health;
 pub mod lamp;
 pub mod memory;
 pub mod motion;
 pub mod outbox;
 pub mod ring;
 pub mod room;
+pub mod set;
+pub mod still;
 pub mod uplink;
 pub mod upload;
 
@@ -36,21 +42,28 @@ use tokio_util::sync::CancellationToken;
 use crate::limits::{COMMAND_RESULTS_MAX, DRAIN_MAX, MQTT_BOX_INFLIGHT_MAX};
 use crate::model::Time;
 use crate::mqtt::{self, LinkConfig};
-use crate::tls::{self, Identity};
-use crate::toml_file::ConfigError;
+use crate::tls::{self, OwnCertificate, TlsError};
+use crate::toml_file::{ConfigError, ConfigFile};
 use crate::wire::{CommandResult, LampCommand, Topic, TopicKind};
+use care::{Care, Settable};
 use clock::Watch;
 use config::EdgeConfig;
 use lamp::command::Orders;
 use outbox::Outbox;
 use room::{Rings, Room};
-use uplink::Uplink;
+use set::{Begin, Set};
+use still::Stills;
+use uplink::{Signs, Uplink};
+use upload::First;
 
 /// A box that is ready to run: files are open, secrets are checked, nothing is started.
 pub struct Edge {
     config: EdgeConfig,
     store: outbox::Store,
     tls: Arc<rustls::ClientConfig>,
+    certificate: OwnCertificate,
+    /// What the hub may set.
+    settable: Option<Settable>,
     /// How each cabinet of the configuration is read.
     plans: Vec<lamp::plan::Plan>,
     metrics: Registry,
@@ -59,15 +72,13 @@ pub struct Edge {
 impl Edge {
     /// Opens what the box needs. Cameras and hub may be away: that is a state, not a failed start.
     pub fn build(config: EdgeConfig) -> anyhow::Result<Self> {
-        let identity = Identity {
-            ca: config.hub.ca.clone(),
-            certificate: config.hub.certificate.clone(),
-            key: config.hub.key.clone(),
-        };
-        let tls = tls::client_config(&identity)?;
-        for file in config.cameras.iter().filter_map(|camera| camera.password_file.as_ref()) {
-            tls::check_secret_file(file)?;
-        }
+        Self::build_settable(config, None)
+    }
+
+    /// As [`Edge::build`], for a box that takes what the hub sets.
+    fn build_settable(config: EdgeConfig, settable: Option<Settable>) -> anyhow::Result<Self> {
+        let (tls, certificate) = tls::renewable_client_config(&enrol::identity(&config))?;
+        check_secrets(&config)?;
         let plans = lamp_plans(&config)?;
         let dir = config.data_dir.join("outbox");
         let (store, recovery) = outbox::Store::open(&dir, &config.box_id, Time::now(), clock::quality())
@@ -76,7 +87,7 @@ impl Edge {
             tracing::warn!(?recovery, "the outbox was not closed cleanly");
         }
         tracing::info!(box_id = %config.box_id, epoch = %store.epoch(), owed = store.unreceipted_count(), "outbox open");
-        Ok(Self { config, store, tls, plans, metrics: Registry::new() })
+        Ok(Self { config, store, tls, certificate, settable, plans, metrics: Registry::new() })
     }
 
     /// Runs cameras, lamps, uploads and uplink until `shutdown`, then drains: first those who make events, then
@@ -94,7 +105,9 @@ impl Edge {
     where
         S: Future<Output = ()> + Send + 'static,
     {
-        let Self { config, store, tls, plans, metrics } = self;
+        let Self { config, store, tls, certificate, settable, plans, metrics } = self;
+        let again = settable.as_ref().map(|settable| settable.again.clone()).unwrap_or_default();
+        let signs = Signs::default();
         let (outbox, accepts) = Outbox::new();
         let sources_stop = CancellationToken::new();
         let outbox_stop = CancellationToken::new();
@@ -105,6 +118,9 @@ impl Edge {
         let rings = Rings::default();
         let ask_disk = Box::new(room::ask_disk);
         let (lamps, orders, results) = Lamps::new(plans, &config, &metrics)?;
+        let (stills, still_results) = (Stills::default(), lamps.results.clone());
+        let uplink_metrics = uplink::Metrics::register(&metrics)?;
+        let of_uplink = uplink_metrics.clone();
         let uplink = Uplink {
             box_id: config.box_id.clone(),
             store,
@@ -113,15 +129,45 @@ impl Edge {
             link,
             link_events,
             orders,
+            stills: stills.clone(),
+            still_results,
             results,
-            metrics: uplink::Metrics::register(&metrics)?,
+            signs: signs.clone(),
+            metrics: uplink_metrics,
         };
         let uplink_task = tokio::spawn(uplink.run(outbox_stop.clone()));
         let source = source(outbox.clone(), sources_stop.clone());
         // The uplink ends when nobody can give it events any more: a box without devices still owes what it owes.
         let kept_outbox = outbox.clone();
-        let mut sources = start_sources(&config, outbox, rings, tls, &metrics, &sources_stop)?;
+        let care = Care {
+            box_id: config.box_id.clone(),
+            client: care::client(&tls)?,
+            url: hub_url(&config)?,
+            identity: enrol::identity(&config),
+            certificate,
+            signs,
+            trial: config.trial.try_into().unwrap_or_default(),
+            settable,
+        };
+        let mut sources = start_sources(&config, outbox, rings, stills, tls, &metrics, &sources_stop)?;
+        let care_stop = sources_stop.clone();
+        sources.spawn(async move {
+            care.run(care_stop).await;
+            "the box's care for itself".to_owned()
+        });
         lamps.start(&mut sources, &config, &kept_outbox, &sources_stop);
+        adapter::gateway::start(&config, &kept_outbox, &metrics, &mut sources, &sources_stop)?;
+        let of_box = health::this_box::BoxWatch {
+            machine: health::machine::Machine::new(&config.machine_root, &config.data_dir),
+            data_dir: config.data_dir.clone(),
+            outbox: kept_outbox.clone(),
+            uplink: of_uplink,
+        };
+        let box_stop = sources_stop.clone();
+        sources.spawn(async move {
+            health::this_box::run(of_box, box_stop).await;
+            "the box's health".to_owned()
+        });
         sources.spawn(async move {
             source.await;
             "the further source".to_owned()
@@ -129,6 +175,7 @@ impl Edge {
 
         let ended_early = tokio::select! {
             () = shutdown.cancelled() => None,
+            () = again.cancelled() => None,
             Some(ended) = sources.join_next() => Some(ended),
         };
         tracing::info!("box is stopping");
@@ -149,6 +196,64 @@ impl Edge {
             Some(Ok(name)) => anyhow::bail!("{name} ended although nobody asked it to"),
             Some(Err(error)) => Err(error).context("a task of the box panicked"),
         }
+    }
+}
+
+fn hub_url(config: &EdgeConfig) -> anyhow::Result<url::Url> {
+    url::Url::parse(&config.hub.url).with_context(|| format!("hub.url {:?}", config.hub.url))
+}
+
+/// Files that only the owner may read.
+fn check_secrets(config: &EdgeConfig) -> Result<(), TlsError> {
+    let of_cameras = config.cameras.iter().filter_map(|camera| camera.password_file.as_ref());
+    let of_gateways = config.gateways.iter().filter_map(|gateway| gateway.password_file.as_ref());
+    of_cameras.chain(of_gateways).try_for_each(|file| tls::check_secret_file(file))
+}
+
+/// Runs a box from its file until `shutdown`, with what the hub sets for it: whenever that changes it starts anew.
+///
+/// A configuration of the hub that can't even start is given up at once; the box's own file must be good.
+pub async fn run_from_file(path: &Path, shutdown: CancellationToken) -> anyhow::Result<()> {
+    loop {
+        let own = EdgeConfig::load(path)?;
+        let mut set = Set::open(&own.data_dir)
+            .with_context(|| format!("what the hub set, in {}", own.data_dir.display()))?;
+        let begin = set.begin().context("what the hub set can't be noted")?;
+        let again = CancellationToken::new();
+        let edge = match begin {
+            Begin::Own => {
+                let settable =
+                    Settable { path: path.into(), own: own.clone(), set, begin, again: again.clone() };
+                Edge::build_settable(own, Some(settable))?
+            }
+            Begin::Confirmed(version) | Begin::Trial(version) => {
+                let merged = set
+                    .read(version)
+                    .map_err(|error| format!("its file can't be read: {error}"))
+                    .and_then(|text| set::merge(&own, path, &text))
+                    .and_then(|merged| {
+                        let good = lamp_plans(&merged).map(drop).map_err(|error| error.to_string());
+                        good.and(check_secrets(&merged).map_err(|error| error.to_string())).map(|()| merged)
+                    });
+                match merged {
+                    Ok(merged) => {
+                        tracing::info!(version, ?begin, "the box runs with what the hub set");
+                        let settable = Settable { path: path.into(), own, set, begin, again: again.clone() };
+                        Edge::build_settable(merged, Some(settable))?
+                    }
+                    Err(why) => {
+                        tracing::error!(version, why, "what the hub set can't be used; it is given up");
+                        set.fail(version, &why).context("what the hub set can't be given up")?;
+                        continue;
+                    }
+                }
+            }
+        };
+        edge.run(shutdown.clone()).await?;
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        tracing::info!("the box starts anew");
     }
 }
 
@@ -215,6 +320,7 @@ fn link_config(config: &EdgeConfig, tls: Arc<rustls::ClientConfig>) -> LinkConfi
         will: Some((topic(TopicKind::Status), uplink::status_body(false))),
         inflight_max: MQTT_BOX_INFLIGHT_MAX,
         session_keep: None,
+        login: None,
     }
 }
 
@@ -223,6 +329,7 @@ fn start_sources(
     config: &EdgeConfig,
     outbox: Outbox,
     rings: Rings,
+    stills: Stills,
     tls: Arc<rustls::ClientConfig>,
     metrics: &Registry,
     stop: &CancellationToken,
@@ -236,7 +343,10 @@ fn start_sources(
         rings,
         metrics: camera::CamerasMetrics::register(metrics)?,
         clock: Watch::of_machine(&config.data_dir),
+        stills,
+        first: First::default(),
     };
+    let first = context.first.clone();
     let (watch, clock_outbox, clock_stop) = (context.clock.clone(), outbox.clone(), stop.clone());
     tasks.spawn(async move {
         clock::run(watch, clock_outbox, clock_stop).await;
@@ -254,10 +364,10 @@ fn start_sources(
         .tls_backend_preconfigured((*tls).clone())
         .connect_timeout(Duration::from_secs(10))
         .build()?;
-    let url = url::Url::parse(&config.hub.url).with_context(|| format!("hub.url {:?}", config.hub.url))?;
+    let url = hub_url(config)?;
     let (data_dir, upload_stop) = (config.data_dir.clone(), stop.clone());
     tasks.spawn(async move {
-        upload::run(data_dir, client, url, upload_stop).await;
+        upload::run(data_dir, client, url, first, upload_stop).await;
         "upload".to_owned()
     });
     if let Some(file) = config.metrics_file.clone() {

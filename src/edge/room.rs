@@ -447,7 +447,7 @@ mod tests {
     }
 
     fn event() -> NewEvent {
-        let data = EventData::Status(Status { working: true, detail: Some("x".repeat(600)) });
+        let data = EventData::Status(Status::new(true, Some("x".repeat(600))));
         NewEvent { device: None, time: at(0), clock: CLOCK, data }
     }
 

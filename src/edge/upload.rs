@@ -5,13 +5,15 @@
 //! ```
 //!
 //! The folder is the queue: a restart loses nothing. Oldest first: the hub has every clip's event long
-//! before its video, and one order for all means that each clip's turn comes, however much is new.
+//! before its video, and one order for all means that each clip's turn comes, however much is new. Only what somebody
+//! waits for right now ([`First`]) goes before that.
 //! What is deleted here still stands in the ring. Owns the clips from the moment they are announced;
 //! may not cut or announce.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -25,7 +27,7 @@ use uuid::Uuid;
 use super::clip::{ClipFile, clip_ids, clips_dir, read_clip_file, write_durably};
 use crate::limits::{
     BACKOFF_FIRST, BACKOFF_MAX, UPLOAD_ATTEMPTS_MAX, UPLOAD_LOOK, UPLOAD_PART_BYTES_MAX, UPLOAD_REFUSED_MAX,
-    UPLOAD_STEP_MAX,
+    UPLOAD_STEP_MAX, UPLOADS_FIRST_MAX,
 };
 use crate::model::Sha256Hash;
 
@@ -51,9 +53,32 @@ pub enum UploadError {
     Stuck { attempts: u32 },
 }
 
+/// Clips that somebody waits for. A restart forgets them; then their turn comes as that of any other. Clones share it.
+#[derive(Clone, Default)]
+pub struct First(Arc<Mutex<VecDeque<Uuid>>>);
+
+impl First {
+    pub fn put(&self, clip: Uuid) {
+        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        first.push_back(clip);
+        first.truncate(UPLOADS_FIRST_MAX);
+    }
+
+    pub fn take(&self) -> Option<Uuid> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
 /// Uploads what lies in the folder of clips, and what will, until `shutdown`.
-pub async fn run(data_dir: PathBuf, client: Client, base_url: Url, shutdown: CancellationToken) {
-    let mut uploader = Uploader { dir: clips_dir(&data_dir), client, base_url, refused: HashMap::new() };
+pub async fn run(
+    data_dir: PathBuf,
+    client: Client,
+    base_url: Url,
+    first: First,
+    shutdown: CancellationToken,
+) {
+    let dir = clips_dir(&data_dir);
+    let mut uploader = Uploader { dir, client, base_url, first, refused: HashMap::new() };
     let mut backoff = BACKOFF_FIRST;
     loop {
         let round = tokio::select! {
@@ -84,6 +109,7 @@ struct Uploader {
     dir: PathBuf,
     client: Client,
     base_url: Url,
+    first: First,
     /// Clips that the hub refused, when they are tried again, and the pause before that.
     refused: HashMap<Uuid, (Instant, Duration)>,
 }
@@ -152,17 +178,25 @@ impl Uploader {
         };
         self.refused.retain(|id, _| ids.binary_search(id).is_ok());
         for id in ids {
-            if self.refused.get(&id).is_some_and(|(again, _)| Instant::now() < *again) {
-                continue;
+            while let Some(first) = self.first.take() {
+                self.upload_one(first).await?;
             }
-            let dir = self.dir.clone();
-            let read = tokio::task::spawn_blocking(move || read_clip_file(&dir, id, ".json")).await;
-            let Some(clip) = read.expect("reading does not panic") else { continue };
-            match self.upload(&clip).await {
-                Ok(()) => drop(self.refused.remove(&id)),
-                Err(error @ UploadError::Http(_)) => return Err((id, error)),
-                Err(error) => self.pass_over(id, &error),
+            if self.refused.get(&id).is_none_or(|(again, _)| Instant::now() >= *again) {
+                self.upload_one(id).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// One that was uploaded meanwhile, or given up, is not there any more.
+    async fn upload_one(&mut self, id: Uuid) -> Result<(), (Uuid, UploadError)> {
+        let dir = self.dir.clone();
+        let read = tokio::task::spawn_blocking(move || read_clip_file(&dir, id, ".json")).await;
+        let Some(clip) = read.expect("reading does not panic") else { return Ok(()) };
+        match self.upload(&clip).await {
+            Ok(()) => drop(self.refused.remove(&id)),
+            Err(error @ UploadError::Http(_)) => return Err((id, error)),
+            Err(error) => self.pass_over(id, &error),
         }
         Ok(())
     }

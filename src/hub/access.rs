@@ -35,6 +35,14 @@ pub enum Action {
     Reindex,
     /// A lamp is switched or dimmed: no look, but an act.
     Lamp,
+    /// A box is enrolled, invited, revoked or configured: no look, but an act.
+    Box,
+    /// What a camera sees right now is asked of its box.
+    Still,
+    /// A photo of a work order: it may show people.
+    Photo,
+    /// A work order is written to, or a device taken out of service: no look, but an act.
+    Work,
 }
 
 /// Who asks, as far as the hub knows. Until login exists there is only the demo's actor.

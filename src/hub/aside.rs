@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use prometheus::{IntCounterVec, Opts, Registry as Metrics};
+use prometheus::{IntCounterVec, Registry as Metrics};
 
 use super::truth::HubRecord;
 use crate::limits::{
     METRIC_BOXES_MAX, REFUSED_BOX_BYTES_PER_HOUR, REFUSED_BOX_LOGGED_PER_HOUR, REFUSED_BOX_UNPLACED_PER_HOUR,
 };
+use crate::metrics::Part;
 use crate::model::{BoxId, Epoch, Time};
-use crate::wire::{Decoded, Refusal};
+use crate::wire::{Decoded, Refusal, RefusalReason};
 
 /// Where an event stands, as far as that is known.
 pub type MaybePlace = (Option<Epoch>, Option<u64>);
@@ -64,8 +65,14 @@ pub fn is_body_lost(detail: &str) -> bool {
 pub struct SetAside {
     shares: HashMap<BoxId, Share>,
     hour: i64,
-    counts: IntCounterVec,
+    counts: Counts,
     labelled: HashSet<BoxId>,
+}
+
+/// Of the hub, by reason; and by box too, for the figures of each.
+struct Counts {
+    all: IntCounterVec,
+    by_box: IntCounterVec,
 }
 
 /// What one box has used in this hour.
@@ -77,13 +84,12 @@ struct Share {
 }
 
 impl SetAside {
-    pub fn register(metrics: &Metrics) -> Result<Self, prometheus::Error> {
-        let counts = counts();
-        metrics.register(Box::new(counts.clone()))?;
-        Ok(Self::counting(counts))
+    /// Counts by reason in `metrics`, and by box in `of_each`.
+    pub fn register(metrics: &Metrics, of_each: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self::counting(Counts::register(metrics, of_each)?))
     }
 
-    fn counting(counts: IntCounterVec) -> Self {
+    fn counting(counts: Counts) -> Self {
         Self { shares: HashMap::new(), hour: 0, counts, labelled: HashSet::new() }
     }
 
@@ -124,12 +130,14 @@ impl SetAside {
             self.labelled.insert(box_id.clone());
         }
         let label = if self.labelled.contains(box_id) { box_id.as_str() } else { "other" };
-        self.counts.with_label_values(&[label, reason]).inc_by(count);
+        self.counts.all.with_label_values(&[reason]).inc_by(count);
+        self.counts.by_box.with_label_values(&[label, reason]).inc_by(count);
     }
 
     /// A message on a topic that no box has.
     pub fn count_topic(&self) {
-        self.counts.with_label_values(&["other", "unexpected_topic"]).inc();
+        self.counts.all.with_label_values(&["unexpected_topic"]).inc();
+        self.counts.by_box.with_label_values(&["other", "unexpected_topic"]).inc();
     }
 
     fn log(&mut self, box_id: &BoxId, received: Time, reason: &str, detail: &str) {
@@ -159,13 +167,23 @@ impl SetAside {
 impl Default for SetAside {
     /// Counts for nobody.
     fn default() -> Self {
-        Self::counting(counts())
+        let nobody = Metrics::new();
+        Self::counting(Counts::register(&nobody, &nobody).expect("each figure is registered once"))
     }
 }
 
-fn counts() -> IntCounterVec {
-    let opts = Opts::new("camnet_hub_ingest_refused_total", "Events that were set aside, by box and reason");
-    IntCounterVec::new(opts, &["box", "reason"]).expect("the name and its labels are valid")
+impl Counts {
+    fn register(metrics: &Metrics, of_each: &Metrics) -> Result<Self, prometheus::Error> {
+        let part = |registry| Part::new(registry, "camnet_hub_ingest_");
+        let all = part(metrics).counters("refused_total", "Events that were set aside", &["reason"])?;
+        // What is not there yet can't be seen to grow.
+        for reason in RefusalReason::ALL {
+            all.with_label_values(&[reason.as_str()]);
+        }
+        let help = "Events that were set aside, by box";
+        let by_box = part(of_each).counters("box_refused_total", help, &["box", "reason"])?;
+        Ok(Self { all, by_box })
+    }
 }
 
 impl Share {
@@ -223,8 +241,7 @@ mod tests {
 
     #[test]
     fn a_box_that_sends_rubbish_for_ever_is_bounded_and_counted() {
-        let metrics = Metrics::new();
-        let mut aside = SetAside::register(&metrics).unwrap();
+        let mut aside = SetAside::default();
         let (box_id, other) = (BoxId::new("box-01").unwrap(), BoxId::new("box-02").unwrap());
         let hour = |n: i64| Time::from_second(1_772_000_000 / 3600 * 3600 + n * 3600).unwrap();
         let bytes_kept = |aside: &mut SetAside, box_id: &BoxId, at: Time, place: Option<u64>| {
@@ -255,6 +272,7 @@ mod tests {
             (1, 10_000),
             "each hour has its own share"
         );
-        assert_eq!(aside.counts.with_label_values(&["box-01", "not_json"]).get(), 3001, "all are counted");
+        assert_eq!(aside.counts.by_box.with_label_values(&["box-01", "not_json"]).get(), 3001);
+        assert_eq!(aside.counts.all.with_label_values(&["not_json"]).get(), 3002, "all are counted");
     }
 }

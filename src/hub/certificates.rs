@@ -14,6 +14,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use x509_parser::certificate::X509Certificate;
 
 use crate::model::{BoxId, Time};
 use crate::mqtt::HUB_NAME;
@@ -33,6 +34,8 @@ pub enum CertificateError {
     Content { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{name:?} can't be put into a certificate")]
     Name { name: String, source: rcgen::Error },
+    #[error("{HUB_NAME} is the hub itself: no box can have that name")]
+    HubName,
 }
 
 /// A certificate and its key, as files.
@@ -73,6 +76,9 @@ pub fn init(dir: &Path, hub_names: &[String]) -> Result<Made, CertificateError> 
 
 /// Makes a box's client certificate: common name and alternative name are its id.
 pub fn issue_box(dir: &Path, box_id: &BoxId) -> Result<Pair, CertificateError> {
+    if box_id.as_str() == HUB_NAME {
+        return Err(CertificateError::HubName);
+    }
     let files = pair(dir, box_id.as_str());
     refuse_existing(&files)?;
     let ca = pair(dir, "ca");
@@ -87,7 +93,12 @@ pub fn issue_box(dir: &Path, box_id: &BoxId) -> Result<Pair, CertificateError> {
     Ok(files)
 }
 
-fn ca_params() -> Result<CertificateParams, CertificateError> {
+/// The serial number of a certificate (PEM), as bytes.
+pub(super) fn serial_of(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    parse(path, |certificate| Ok(certificate.raw_serial().to_vec()))
+}
+
+pub(super) fn ca_params() -> Result<CertificateParams, CertificateError> {
     let mut params = new_params(CA_NAME, &[])?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -95,20 +106,29 @@ fn ca_params() -> Result<CertificateParams, CertificateError> {
 }
 
 /// What we issue names [`CA_NAME`] as its issuer, so another CA's certificate would not verify it.
-fn check_is_ours(path: &Path) -> Result<(), CertificateError> {
+pub(super) fn check_is_ours(path: &Path) -> Result<(), CertificateError> {
+    parse(path, |certificate| {
+        let subject = certificate.subject().to_string();
+        if subject == format!("CN={CA_NAME}") {
+            return Ok(());
+        }
+        Err(format!("its subject is {subject}, not CN={CA_NAME}: camnet did not make it"))
+    })
+}
+
+fn parse<T>(
+    path: &Path,
+    look: impl FnOnce(&X509Certificate<'_>) -> Result<T, String>,
+) -> Result<T, CertificateError> {
     let content = |source: String| CertificateError::Content { path: path.to_owned(), source: source.into() };
     let text = read(path)?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|e| content(e.to_string()))?;
     let certificate = pem.parse_x509().map_err(|e| content(e.to_string()))?;
-    let subject = certificate.subject().to_string();
-    if subject != format!("CN={CA_NAME}") {
-        return Err(content(format!("its subject is {subject}, not CN={CA_NAME}: camnet did not make it")));
-    }
-    Ok(())
+    look(&certificate).map_err(content)
 }
 
 /// `alternatives` are host names and IP addresses, as text.
-fn new_params(name: &str, alternatives: &[String]) -> Result<CertificateParams, CertificateError> {
+pub(super) fn new_params(name: &str, alternatives: &[String]) -> Result<CertificateParams, CertificateError> {
     let mut params = CertificateParams::new(alternatives.to_vec()).map_err(|e| name_error(name, e))?;
     params.distinguished_name.remove(DnType::CommonName);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -168,7 +188,7 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), CertificateEr
     })
 }
 
-fn read(path: &Path) -> Result<String, CertificateError> {
+pub(super) fn read(path: &Path) -> Result<String, CertificateError> {
     std::fs::read_to_string(path).map_err(|e| io_error("read", path, e))
 }
 
@@ -176,7 +196,7 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> CertificateEr
     CertificateError::Io { what, path: path.to_owned(), source }
 }
 
-fn name_error(name: &str, source: rcgen::Error) -> CertificateError {
+pub(super) fn name_error(name: &str, source: rcgen::Error) -> CertificateError {
     CertificateError::Name { name: name.to_owned(), source }
 }
 
@@ -218,6 +238,17 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(check_secret_file(&path).is_ok(), is_secret, "{mode:o}");
         }
+    }
+
+    #[test]
+    fn no_box_gets_the_hubs_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = init(dir.path(), &loopback_names()).unwrap();
+        // Also where the hub's own files were moved away.
+        std::fs::remove_file(&made.hub_client.certificate).unwrap();
+        std::fs::remove_file(&made.hub_client.key).unwrap();
+        let issued = issue_box(dir.path(), &BoxId::new(HUB_NAME).unwrap());
+        assert!(matches!(issued, Err(CertificateError::HubName)), "{issued:?}");
     }
 
     #[test]

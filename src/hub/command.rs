@@ -14,7 +14,7 @@ use crate::limits::COMMANDS_WAITING_MAX;
 use crate::metrics::Part;
 use crate::model::BoxId;
 use crate::mqtt::{Correlation, LinkSender, OutMessage};
-use crate::wire::{Command, CommandResult, LampCommand, Topic, TopicKind};
+use crate::wire::{Command, CommandResult, LampCommand, StillCommand, Topic, TopicKind};
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +67,42 @@ impl Commands {
         command: LampCommand,
         within: Duration,
     ) -> Result<CommandResult, CommandError> {
-        let correlation = command.correlation.clone();
+        self.send(box_id, command.correlation.clone(), Command::Lamp(command), within).await
+    }
+
+    /// As [`Commands::lamp`].
+    pub async fn still(
+        &self,
+        box_id: &BoxId,
+        command: StillCommand,
+        within: Duration,
+    ) -> Result<CommandResult, CommandError> {
+        self.send(box_id, command.correlation.clone(), Command::Still(command), within).await
+    }
+
+    /// As [`Commands::lamp`].
+    pub async fn view(
+        &self,
+        box_id: &BoxId,
+        command: StillCommand,
+        within: Duration,
+    ) -> Result<CommandResult, CommandError> {
+        self.send(box_id, command.correlation.clone(), Command::View(command), within).await
+    }
+
+    async fn send(
+        &self,
+        box_id: &BoxId,
+        correlation: String,
+        command: Command,
+        within: Duration,
+    ) -> Result<CommandResult, CommandError> {
         let (done, result) = oneshot::channel();
         let _place = self.wait(box_id, &correlation, done)?;
         let topic = |kind| Topic::new(box_id, kind).to_string();
         let message = OutMessage {
             topic: topic(TopicKind::Command),
-            payload: Command::Lamp(command).to_json(),
+            payload: command.to_json(),
             content_type: Some("application/json"),
             user_properties: Vec::new(),
             retain: false,
@@ -88,6 +117,22 @@ impl Commands {
         match tokio::time::timeout(within, result).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) | Err(_) => Err(no_answer()),
+        }
+    }
+
+    /// Sends a command that has no result. It may get lost: whoever sends it can live with that.
+    pub fn tell(&self, box_id: &BoxId, command: &Command) {
+        let message = OutMessage {
+            topic: Topic::new(box_id, TopicKind::Command).to_string(),
+            payload: command.to_json(),
+            content_type: Some("application/json"),
+            user_properties: Vec::new(),
+            retain: false,
+            token: 0,
+            correlation: None,
+        };
+        if self.link.try_publish(message).is_err() {
+            tracing::info!(%box_id, "no link to tell a box something; it asks by itself");
         }
     }
 
@@ -155,6 +200,7 @@ mod tests {
             will: None,
             inflight_max: 10,
             session_keep: None,
+            login: None,
         };
         let (link, mut events, _) = mqtt::start(config, stop.clone());
         tokio::spawn(async move { while events.recv().await.is_some() {} });

@@ -11,7 +11,6 @@ use std::sync::mpsc;
 use prometheus::IntCounter;
 
 use super::catalog::Catalog;
-use super::latency::Searchable;
 use super::truth::{HubRecord, TruthItem, read_from};
 use crate::limits::{INDEX_REBUILD_BATCHES_MAX, INDEX_REBUILD_RECORDS};
 use crate::model::{BoxId, Time};
@@ -33,14 +32,22 @@ impl Indexer {
         Self { journal_dir, catalog }
     }
 
-    /// Applies batches until ingest ends.
-    pub fn run(mut self, batches: mpsc::Receiver<Batch>, failures: &IntCounter, searchable: &Searchable) {
+    /// Applies batches until ingest ends; `heard` hears of each, whatever becomes of it here, and `applied` of each that can
+    /// be searched from now on.
+    pub fn run(
+        mut self,
+        batches: mpsc::Receiver<Batch>,
+        failures: &IntCounter,
+        heard: impl Fn(&[HubRecord]),
+        applied: impl Fn(&[HubRecord]),
+    ) {
         while let Ok((first, records)) = batches.recv() {
+            heard(&records);
             let upto = first + records.len() as u64;
             if self.catalog.applied() == first {
                 match self.catalog.apply(first, &records) {
                     Ok(()) => {
-                        searchable.observe(&records, Time::now());
+                        applied(&records);
                         continue;
                     }
                     Err(error) => tracing::warn!(%error, first, "the index did not take a batch at once"),
@@ -48,7 +55,7 @@ impl Indexer {
             }
             failures.inc();
             match self.catch_up(upto, |_, _| Ok(())) {
-                Ok(()) => searchable.observe(&records, Time::now()),
+                Ok(()) => applied(&records),
                 Err(error) => {
                     tracing::error!(%error, "the index lags behind; it goes on with the next events");
                 }

@@ -77,7 +77,7 @@ mod tests {
     fn motion_counts_from_its_making_and_nothing_else_counts() {
         let searchable = Searchable::register(&Registry::new()).unwrap();
         let motion = EventData::Motion(Motion::new(Uuid::nil(), MotionPhase::Start, Time::UNIX_EPOCH, 0.5));
-        let status = EventData::Status(Status { working: true, detail: None });
+        let status = EventData::Status(Status::new(true, None));
         let now = Time::from_millisecond(10_000).unwrap();
         searchable.observe(&[record(9_000, motion.clone()), record(1_000, status)], now);
         assert_eq!((searchable.seconds.get_sample_count(), searchable.seconds.get_sample_sum()), (1, 1.0));

@@ -1,7 +1,7 @@
 //! The hub's figures for Prometheus, prefix `camnet_hub_`.
 //!
-//! Owns one registry for one hub; a part adds its own figures by [`HubMetrics::registry`]. May not label
-//! by anything that an outsider can make up without bound.
+//! Owns one registry for one hub, and one for figures of each box; a part adds its own by [`HubMetrics::registry`]. May
+//! not label by anything that an outsider can make up without bound, and in the first not by box or device.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::metrics::Part;
 #[derive(Clone)]
 pub struct HubMetrics {
     registry: Registry,
+    of_each: Registry,
     /// Answered requests by listener, route and status.
     requests: IntCounterVec,
     request_seconds: HistogramVec,
@@ -52,6 +53,7 @@ impl HubMetrics {
             vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0],
         );
         Self {
+            of_each: Registry::new(),
             requests: counters("http_requests_total", "Answered requests", &["listener", "route", "status"]),
             request_seconds: seconds.expect("each figure is registered once"),
             uploads: counters("uploads_total", "Uploads by how they ended", &["result"]),
@@ -76,6 +78,12 @@ impl HubMetrics {
         &self.registry
     }
 
+    /// Where parts register figures that have a series for each box or device. They have an address of their own: see
+    /// [`super::fleet::device_figures`].
+    pub fn of_each(&self) -> &Registry {
+        &self.of_each
+    }
+
     pub fn request(&self, listener: &str, route: &str, status: u16, took: Duration) {
         self.requests.with_label_values(&[listener, route, &status.to_string()]).inc();
         self.request_seconds.with_label_values(&[listener, route]).observe(took.as_secs_f64());
@@ -83,10 +91,13 @@ impl HubMetrics {
 
     /// Everything, in Prometheus's text format.
     pub fn render(&self) -> Vec<u8> {
-        let mut text = Vec::new();
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .expect("writing to memory does not fail");
-        text
+        render(&self.registry)
     }
+}
+
+/// What a registry holds, in Prometheus's text format.
+pub fn render(registry: &Registry) -> Vec<u8> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text).expect("writing to memory does not fail");
+    text
 }

@@ -10,12 +10,14 @@
 
 pub mod certificates;
 pub mod config;
+pub mod enrol;
 pub mod status;
 
 pub mod truth;
 
 pub mod arrivals;
 pub mod aside;
+pub mod disk;
 
 pub mod ingest;
 pub mod replay;
@@ -23,6 +25,8 @@ pub mod replay;
 pub mod command;
 
 pub mod latency;
+
+pub mod fleet;
 
 pub mod indexer;
 
@@ -33,6 +37,7 @@ pub mod catalog;
 pub mod registry;
 
 pub mod clips;
+pub mod photos;
 
 pub mod copies;
 
@@ -69,14 +74,23 @@ use clips::{ClipStore, StoredSink};
 use command::Commands;
 use config::{BrokerConfig, HubConfig};
 use copies::Copies;
-use ingest::{Ingest, IngestError, SpeaksFor, TruthHandle};
+use disk::Disk;
+use enrol::Enrol;
+#[cfg(feature = "broker")]
+use enrol::{Shown, book::Serial};
+use fleet::device_figures::DeviceSeries;
+use fleet::keeper::Keeper;
+use fleet::webhook::{WebhookConfig, Webhooks};
+use ingest::{Ingest, IngestError, IsOut, SpeaksFor, TruthHandle};
 use metrics::HubMetrics;
+use photos::Photos;
 use registry::{Registry, RegistryFile};
 use reindex::Rebuilder;
 use replay::{Filter, Replay, Replayed};
 use status::HubStatus;
 use truth::{JournalTruth, StoredFile, Truth};
 use web::Web;
+use web::boxes::BoxesWeb;
 
 /// How long a broker keeps what waits for a hub that is away.
 const SESSION_KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -91,12 +105,17 @@ pub struct Hub {
     catalog: Arc<Live>,
     registry: Arc<Registry>,
     gate: Arc<Gate>,
+    enrol: Enrol,
     metrics: HubMetrics,
+    device_series: DeviceSeries,
+    webhooks: Vec<WebhookConfig>,
     data_dir: PathBuf,
     base_map: Option<web::console::BaseMap>,
     officers: TcpListener,
     boxes: TcpListener,
     boxes_tls: Arc<rustls::ServerConfig>,
+    /// For boxes with an invitation.
+    invited: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
     broker_tls: Arc<rustls::ClientConfig>,
     broker: BrokerSide,
 }
@@ -124,14 +143,25 @@ impl Hub {
         for file in config.secret_files() {
             tls::check_secret_file(file)?;
         }
-        let boxes_tls = tls::server_config(&Identity {
+        let identity = Identity {
             ca: config.boxes.ca.clone(),
             certificate: config.boxes.certificate.clone(),
             key: config.boxes.key.clone(),
-        })?;
+        };
+        let enrol = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || Enrol::open(&config)).await?.context("boxes' certificates")?
+        };
+        let boxes_tls = web::boxes::boxes_tls(&identity, enrol.clone())?;
         let officers = bind("officers", config.officers.listen).await?;
         let boxes = bind("boxes", config.boxes.listen).await?;
-        let (broker, broker_tls) = open_broker(&config.broker).await?;
+        let invited = match config.boxes.enrol_listen {
+            Some(address) => {
+                Some((bind("boxes.enrol_listen", address).await?, tls::open_server_config(&identity)?))
+            }
+            None => None,
+        };
+        let (broker, broker_tls) = open_broker(&config.broker, &enrol).await?;
         let metrics = HubMetrics::new();
         let base_map = match &config.base_map {
             Some(path) => Some(
@@ -140,18 +170,24 @@ impl Hub {
             ),
             None => None,
         };
+        let (device_series, webhooks) = (config.metrics.devices, config.webhooks.clone());
         let stores = tokio::task::spawn_blocking(move || Stores::open(&config)).await??;
+        Disk::register(&stores.data_dir, metrics.registry())?;
         let hub = Self {
             truth: stores.truth,
             catalog: stores.catalog,
             registry: stores.registry,
             gate: stores.gate,
+            enrol,
             metrics,
+            device_series,
+            webhooks,
             data_dir: stores.data_dir,
             base_map,
             officers,
             boxes,
             boxes_tls,
+            invited,
             broker_tls,
             broker,
         };
@@ -177,33 +213,57 @@ impl Hub {
             catalog,
             registry,
             gate,
+            enrol,
             metrics,
+            device_series,
+            webhooks,
             data_dir,
             base_map,
             officers,
             boxes,
             boxes_tls,
+            invited,
             broker_tls,
             broker,
         } = self;
         let link_stop = CancellationToken::new();
         let listeners_stop = CancellationToken::new();
         let broker_stop = CancellationToken::new();
-        let mut tasks: JoinSet<(&str, std::io::Result<()>)> = JoinSet::new();
+        let mut tasks: JoinSet<(&'static str, std::io::Result<()>)> = JoinSet::new();
 
-        let address = start_broker(broker, &mut tasks, &broker_stop);
+        let address = start_broker(broker, &enrol, &mut tasks, &broker_stop);
         let (link, link_events, link_task) = mqtt::start(link_config(address, broker_tls), link_stop.clone());
         let commands = Commands::new(link.clone(), metrics.registry())?;
         let speaks_for = speaks_for(registry.clone());
         let journal_dir = truth.dir();
         let status = Arc::new(HubStatus::default());
         let rebuilder = Arc::new(Rebuilder::new(catalog.clone(), truth.dir()));
+        let keeper = {
+            let (registry, status, metrics) = (registry.clone(), status.clone(), metrics.registry().clone());
+            let (dir, journal_dir, upto) = (data_dir.join("fleet"), truth.dir(), truth.next());
+            let opened = tokio::task::spawn_blocking(move || {
+                let keeper = Keeper::open(&dir, registry, status, &metrics).context("the fleet's journal")?;
+                keeper.catch_up(&journal_dir, upto)?;
+                anyhow::Ok(keeper)
+            });
+            opened.await??
+        };
+        let webhooks = {
+            let (dir, keeper, metrics) = (data_dir.join("webhooks"), keeper.clone(), metrics.clone());
+            let open = move || Webhooks::open(&webhooks, &dir, &keeper, metrics.registry());
+            tokio::task::spawn_blocking(open).await??
+        };
+        let is_out: IsOut = {
+            let enrol = enrol.clone();
+            Arc::new(move |box_id: &BoxId| enrol.is_out(box_id))
+        };
         let ingest = {
+            let keeper = keeper.clone();
             let (catalog, status, metrics): (Arc<dyn Catalog>, _, _) =
-                (catalog.clone(), status.clone(), metrics.registry().clone());
+                (catalog.clone(), status.clone(), metrics.clone());
             let speaks_for = speaks_for.clone();
             tokio::task::spawn_blocking(move || {
-                ingest::start(truth, catalog, speaks_for, link, status, &metrics)
+                ingest::start(truth, catalog, keeper, (speaks_for, is_out), link, status, &metrics)
             })
             .await??
         };
@@ -212,6 +272,10 @@ impl Hub {
             let (sink, metrics): (Arc<dyn StoredSink>, _) = (Arc::new(Sink(handle.clone())), metrics.clone());
             let data_dir = data_dir.clone();
             Arc::new(tokio::task::spawn_blocking(move || ClipStore::open(&data_dir, sink, metrics)).await??)
+        };
+        let photos = {
+            let data_dir = data_dir.clone();
+            Arc::new(tokio::task::spawn_blocking(move || Photos::open(&data_dir)).await??)
         };
         let copies = {
             let (clips, metrics) = (clips.clone(), metrics.registry().clone());
@@ -227,6 +291,7 @@ impl Hub {
         let web = Arc::new(Web {
             replay,
             commands: commands.clone(),
+            enrol: enrol.clone(),
             catalog: catalog.clone(),
             rebuilder: rebuilder.clone(),
             registry,
@@ -234,7 +299,11 @@ impl Hub {
             clips: clips.clone(),
             copies,
             atlases: Arc::default(),
+            fleet: keeper.clone(),
+            photos,
+            taking: web::Taking::default(),
             metrics: metrics.clone(),
+            device_series,
             status: status.clone(),
             actor: ACTOR.to_owned(),
             demo: true,
@@ -243,9 +312,26 @@ impl Hub {
         let stop = listeners_stop.clone();
         tasks.spawn(async move { ("officers' listener", web::serve_officers(officers, web, stop).await) });
         let stop = listeners_stop.clone();
+        let boxes_web = BoxesWeb { clips, enrol: enrol.clone(), metrics };
         tasks.spawn(async move {
-            ("boxes' listener", web::boxes::serve_boxes(boxes, boxes_tls, clips, metrics, stop).await)
+            ("boxes' listener", web::boxes::serve_boxes(boxes, boxes_tls, boxes_web, stop).await)
         });
+        if let Some((listener, tls)) = invited {
+            let (enrol, stop) = (enrol.clone(), listeners_stop.clone());
+            tasks.spawn(async move {
+                ("enrolment listener", web::serve_invited(listener, tls, enrol, stop).await)
+            });
+        }
+        let stop = listeners_stop.clone();
+        tasks.spawn(async move {
+            enrol.run(stop).await;
+            ("watch over enrolments", Ok(()))
+        });
+        webhooks.start(&mut tasks, &listeners_stop);
+        let judging = {
+            let stop = listeners_stop.clone();
+            tokio::task::spawn_blocking(move || keeper.run(&stop))
+        };
         let link_forward = tokio::spawn(ingest::serve_link(handle, status, commands, link_events));
 
         let ended_early = tokio::select! {
@@ -264,6 +350,9 @@ impl Hub {
             tracing::warn!("a listener did not stop in time");
             tasks.abort_all();
             while tasks.join_next().await.is_some() {}
+        }
+        if tokio::time::timeout(DRAIN_MAX, judging).await.is_err() {
+            tracing::warn!("the fleet's thread did not stop in time");
         }
         let finish = tokio::task::spawn_blocking(move || {
             rebuilder.stop();
@@ -339,7 +428,13 @@ async fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-async fn open_broker(config: &BrokerConfig) -> anyhow::Result<(BrokerSide, Arc<rustls::ClientConfig>)> {
+async fn open_broker(
+    config: &BrokerConfig,
+    enrol: &Enrol,
+) -> anyhow::Result<(BrokerSide, Arc<rustls::ClientConfig>)> {
+    // A broker that stands elsewhere does not ask.
+    #[cfg(not(feature = "broker"))]
+    let _ = enrol;
     match config {
         #[cfg(feature = "broker")]
         BrokerConfig::Embedded(config) => {
@@ -348,7 +443,7 @@ async fn open_broker(config: &BrokerConfig) -> anyhow::Result<(BrokerSide, Arc<r
                 certificate: config.certificate.clone(),
                 key: config.key.clone(),
             };
-            let broker = crate::broker::Broker::bind(config.listen, &server).await?;
+            let broker = crate::broker::Broker::bind(config.listen, &server, admits(enrol)).await?;
             let client = Identity {
                 ca: config.ca.clone(),
                 certificate: config.client_certificate.clone(),
@@ -371,9 +466,53 @@ async fn open_broker(config: &BrokerConfig) -> anyhow::Result<(BrokerSide, Arc<r
     }
 }
 
+/// The embedded broker's question about a box that connects.
+#[cfg(feature = "broker")]
+fn admits(enrol: &Enrol) -> crate::broker::Admits {
+    let enrol = enrol.clone();
+    Arc::new(move |box_id: &BoxId, serial: &str| {
+        let (box_id, serial) = (box_id.clone(), Serial::read(serial));
+        // rmqtt does not say until when an unknown one is valid; the boxes' listener does when the box comes there.
+        let expires = enrol.look(|known| known.certificates.get(&serial).map(|known| known.expires));
+        let shown = Shown { box_id, serial, expires: expires.unwrap_or(Time::MAX) };
+        let arrived = match expires {
+            Some(_) => enrol.arrives(&shown),
+            None => enrol.check(&shown.box_id, &shown.serial),
+        };
+        arrived.inspect_err(|error| tracing::warn!(%error, "mqtt client refused")).is_ok()
+    })
+}
+
+/// Closes the embedded broker's connections of certificates that are revoked.
+#[cfg(feature = "broker")]
+async fn close_revoked(enrol: Enrol, clients: crate::broker::Clients, stop: CancellationToken) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut revocations = enrol.revocations();
+    loop {
+        let revocation = tokio::select! {
+            () = stop.cancelled() => return,
+            revocation = revocations.recv() => revocation,
+        };
+        let boxes = match revocation {
+            Ok(revocation) => vec![revocation.box_id],
+            Err(RecvError::Lagged(_)) => enrol.look(|known| known.boxes.keys().cloned().collect()),
+            Err(RecvError::Closed) => return,
+        };
+        for box_id in boxes {
+            let Some(serial) = clients.serial(&box_id) else { continue };
+            // A box that has come with its new certificate stays.
+            if enrol.check(&box_id, &Serial::read(&serial)).is_err() {
+                tracing::warn!(%box_id, serial, "mqtt connection of a revoked certificate is closed");
+                clients.close(&box_id).await;
+            }
+        }
+    }
+}
+
 /// Starts the embedded broker, if that is the one; returns where the hub's own link connects.
 fn start_broker(
     broker: BrokerSide,
+    enrol: &Enrol,
     tasks: &mut JoinSet<(&'static str, std::io::Result<()>)>,
     stop: &CancellationToken,
 ) -> String {
@@ -382,6 +521,11 @@ fn start_broker(
         BrokerSide::Embedded(broker) => {
             // The certificate always names localhost, whatever address is bound.
             let address = format!("localhost:{}", broker.address().port());
+            let (clients, of_boxes, closing_stop) = (broker.clients(), enrol.clone(), stop.clone());
+            tasks.spawn(async move {
+                close_revoked(of_boxes, clients, closing_stop).await;
+                ("watch over revoked boxes", Ok(()))
+            });
             let stop = stop.clone();
             tasks.spawn(async move {
                 broker.run(stop).await;
@@ -390,7 +534,7 @@ fn start_broker(
             address
         }
         BrokerSide::External { address } => {
-            let _ = (tasks, stop);
+            let _ = (tasks, enrol, stop);
             address
         }
     }
@@ -407,6 +551,7 @@ fn link_config(address: String, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
         will: None,
         inflight_max: MQTT_INFLIGHT_MAX,
         session_keep: Some(SESSION_KEEP),
+        login: None,
     }
 }
 
@@ -424,6 +569,9 @@ pub fn make_certificates(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyho
 /// `camnet hub init`: a folder with all that a hub needs to start. Run again with further boxes, it makes their
 /// certificates.
 pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()> {
+    if let Some(box_id) = boxes.iter().find(|box_id| box_id.as_str() == mqtt::HUB_NAME) {
+        anyhow::bail!("{box_id} is the hub's own name; call the box otherwise");
+    }
     std::fs::create_dir_all(dir).with_context(|| format!("folder {}", dir.display()))?;
     if dir.join("ca.key").exists() {
         for box_id in boxes {
@@ -439,10 +587,13 @@ pub fn init(dir: &Path, names: &[String], boxes: &[BoxId]) -> anyhow::Result<()>
         return Ok(());
     }
     make_certificates(dir, names, boxes)?;
-    for (name, content) in [
-        ("hub.toml", include_str!("../../config/hub.toml")),
-        ("ward.toml", include_str!("../../config/ward.toml")),
-    ] {
+    let mut hub_toml = include_str!("../../config/hub.toml").to_owned();
+    if let Some(name) = names.first() {
+        hub_toml = hub_toml.replacen("# name = \"hub.example\"", &format!("name = {name:?}"), 1);
+    }
+    for (name, content) in
+        [("hub.toml", hub_toml.as_str()), ("ward.toml", include_str!("../../config/ward.toml"))]
+    {
         let path = dir.join(name);
         if !path.exists() {
             std::fs::write(&path, content).with_context(|| format!("{}", path.display()))?;
@@ -486,6 +637,25 @@ pub async fn replay_stopped(
         })
     });
     Ok(Some(replayed.await??))
+}
+
+/// Does something with the book of the boxes while the hub is stopped; None if it runs. `subject` goes into the access
+/// log.
+pub async fn enrol_stopped<T: Send + 'static>(
+    config: &HubConfig,
+    subject: serde_json::Value,
+    act: impl FnOnce(&Enrol, &str) -> Result<T, enrol::EnrolError> + Send + 'static,
+) -> anyhow::Result<Option<T>> {
+    use enrol::book::BookError;
+    let enrol = match Enrol::open(config) {
+        Ok(enrol) => enrol,
+        Err(enrol::EnrolError::Book(BookError::Journal(JournalError::Locked { .. }))) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let gate = Gate::open(&config.data_dir.join("access"), &[COMMAND_LINE]).context("the access log")?;
+    let (actor, action) = (access::Actor(COMMAND_LINE.to_owned()), access::Action::Box);
+    gate.pass(access::Look { actor, action, purpose: None, subject, remote: None }).await?;
+    Ok(Some(tokio::task::spawn_blocking(move || act(&enrol, COMMAND_LINE)).await??))
 }
 
 fn speaks_for(registry: Arc<Registry>) -> SpeaksFor {

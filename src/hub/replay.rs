@@ -17,7 +17,7 @@ use super::truth::{Arrived, HubRecord, Outcome, TruthItem, read_from};
 use crate::journal::JournalError;
 use crate::limits::REPLAY_EVENTS_MAX;
 use crate::model::{BoxId, Time};
-use crate::wire::{self, Decoded};
+use crate::wire::{self, Decoded, RefusalReason};
 
 /// What shall be offered again; every key is optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -26,7 +26,7 @@ pub struct Filter {
     #[serde(rename = "box", default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub box_id: Option<BoxId>,
-    /// For instance `not_allowed`.
+    /// For instance `not_allowed`. Without it, all but `revoked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Arrived at this time or later.
@@ -67,7 +67,11 @@ pub type Replay = Arc<dyn Fn(&Filter) -> Result<Replayed, ReplayError> + Send + 
 impl Filter {
     fn wants(&self, of: &BoxId, received: Time, reason: &str) -> bool {
         self.box_id.as_ref().is_none_or(|box_id| box_id == of)
-            && self.reason.as_ref().is_none_or(|wanted| wanted == reason)
+            && match &self.reason {
+                Some(wanted) => wanted == reason,
+                // Whoever held a revoked box may have written it: only who asks for just that gets it.
+                None => reason != RefusalReason::Revoked.as_str(),
+            }
             && self.from.is_none_or(|from| received >= from)
             && self.to.is_none_or(|to| received <= to)
     }
@@ -177,7 +181,7 @@ mod tests {
             sequence: n,
             time: Time::UNIX_EPOCH,
             clock,
-            data: EventData::Status(Status { working: true, detail: None }),
+            data: EventData::Status(Status::new(true, None)),
         };
         HubRecord::Refused {
             box_id,

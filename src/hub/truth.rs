@@ -471,7 +471,7 @@ mod tests {
     }
 
     fn status(epoch: Epoch, sequence: u64, id: u128) -> HubRecord {
-        event(epoch, sequence, id, EventData::Status(Status { working: true, detail: None }))
+        event(epoch, sequence, id, EventData::Status(Status::new(true, None)))
     }
 
     #[test]

@@ -13,12 +13,12 @@ use jiff::SignedDuration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::events::{Mix, mixed};
+use super::events::{Mix, SOFTWARE, event, mixed};
 use super::report::Totals;
 use crate::edge::outbox::Span;
 use crate::edge::uplink::{Action, Core, Parcel, status_body};
 use crate::limits::{BATCH_BYTES_MAX, MQTT_BOX_INFLIGHT_MAX};
-use crate::model::{Epoch, Previous, Time};
+use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Previous, Time};
 use crate::mqtt::{self, LinkConfig, LinkEvent, LinkSender, OutMessage, PublishOutcome};
 use crate::wire::{self, BoxStatus, Receipt, Topic, TopicKind};
 
@@ -38,18 +38,55 @@ pub struct Plan {
     pub stop: CancellationToken,
 }
 
+impl Plan {
+    /// Of boxes that say what they are told to, at once.
+    pub fn of_words(broker: String) -> Self {
+        Self {
+            broker,
+            pause: Duration::MAX,
+            backlog: 0,
+            backlog_over: Duration::ZERO,
+            began: Time::now(),
+            go: CancellationToken::new(),
+            enough: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+/// What a box has to say.
+pub enum Says {
+    /// A ward's usual mix, at the plan's pace.
+    Mix(Box<Mix>),
+    /// What comes in here, when it comes; `None` is the box itself.
+    Told(mpsc::Receiver<(Option<DeviceId>, EventData)>),
+}
+
 /// What the box has said in the end.
 pub struct Said {
-    pub mix: Mix,
+    pub box_id: BoxId,
     pub epoch: Epoch,
     /// Sequences 1 to this.
     pub last: u64,
+    /// So many of them a receipt covered.
+    pub receipted: u64,
 }
 
-/// Runs box `mix` until `plan.stop`.
-pub async fn run(mix: Mix, tls: Arc<rustls::ClientConfig>, plan: Arc<Plan>, totals: Arc<Totals>) -> Said {
-    let config = link_config(&mix, &plan, tls);
+/// Runs a box until `plan.stop`, or until it is `cut`: then its connection is gone without a word.
+pub async fn run(
+    box_id: BoxId,
+    says: Says,
+    tls: Arc<rustls::ClientConfig>,
+    plan: Arc<Plan>,
+    totals: Arc<Totals>,
+    cut: CancellationToken,
+) -> Said {
+    let config = link_config(&box_id, &plan, tls);
     let (link, events, task) = mqtt::start(config, plan.stop.clone());
+    let (mix, told) = match says {
+        Says::Mix(mix) => (Some(mix), None),
+        Says::Told(told) => (None, Some(told)),
+    };
     let load_box = LoadBox {
         epoch: Epoch::draw(),
         core: Core::default(),
@@ -57,26 +94,31 @@ pub async fn run(mix: Mix, tls: Arc<rustls::ClientConfig>, plan: Arc<Plan>, tota
         fresh: BTreeMap::new(),
         old: plan.backlog,
         unsent: VecDeque::new(),
+        box_id,
         mix,
         plan,
         totals,
         link,
     };
-    let said = load_box.run(events).await;
+    let said = load_box.run(events, told, &cut).await;
+    if cut.is_cancelled() {
+        task.abort();
+    }
     let _ = task.await;
     said
 }
 
-fn link_config(mix: &Mix, plan: &Plan, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
-    let topic = |kind| Topic::new(&mix.box_id, kind).to_string();
+fn link_config(box_id: &BoxId, plan: &Plan, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
+    let topic = |kind| Topic::new(box_id, kind).to_string();
     LinkConfig {
         address: plan.broker.clone(),
-        client_id: mix.box_id.to_string(),
+        client_id: box_id.to_string(),
         tls: Some(tls),
         subscriptions: vec![topic(TopicKind::Receipt), topic(TopicKind::Command)],
         will: Some((topic(TopicKind::Status), status_body(false))),
         inflight_max: MQTT_BOX_INFLIGHT_MAX,
         session_keep: None,
+        login: None,
     }
 }
 
@@ -93,7 +135,8 @@ enum Unsent {
 }
 
 struct LoadBox {
-    mix: Mix,
+    box_id: BoxId,
+    mix: Option<Box<Mix>>,
     plan: Arc<Plan>,
     totals: Arc<Totals>,
     link: LinkSender,
@@ -107,7 +150,12 @@ struct LoadBox {
 }
 
 impl LoadBox {
-    async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>) -> Said {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<LinkEvent>,
+        mut told: Option<mpsc::Receiver<(Option<DeviceId>, EventData)>>,
+        cut: &CancellationToken,
+    ) -> Said {
         self.last = self.plan.backlog;
         count(&self.totals.accepted, self.last);
         if self.last > 0 {
@@ -123,6 +171,7 @@ impl LoadBox {
             let parcels = tokio::select! {
                 biased;
                 () = plan.stop.cancelled() => break,
+                () = cut.cancelled() => break,
                 Some(event) = events.recv() => self.link_event(event),
                 () = plan.go.cancelled(), if pace.is_none() => {
                     // Boxes do not speak in step.
@@ -131,20 +180,43 @@ impl LoadBox {
                     pace = Some(tokio::time::interval_at(first, plan.pause));
                     Vec::new()
                 }
-                () = due(pace.as_mut()), if !plan.enough.is_cancelled() => self.make(),
+                () = due(pace.as_mut()), if self.mix.is_some() && !plan.enough.is_cancelled() => self.make(),
+                Some((device, data)) = next(told.as_mut()) => self.tell(device, data),
                 _ = tick.tick() => self.core.step(Action::Tick, Instant::now()),
             };
             self.queue(parcels);
         }
-        Said { mix: self.mix, epoch: self.epoch, last: self.last }
+        let owed = self.fresh.len() as u64 + self.old;
+        Said { box_id: self.box_id, epoch: self.epoch, last: self.last, receipted: self.last - owed }
     }
 
     fn make(&mut self) -> Vec<Parcel> {
-        if self.plan.enough.is_cancelled() {
+        let Some(mix) = self.mix.as_ref().filter(|_| !self.plan.enough.is_cancelled()) else {
             return Vec::new();
+        };
+        let json = wire::encode(&mix.event(self.epoch, self.last + 1, Time::now()));
+        self.accept(json)
+    }
+
+    fn tell(&mut self, device: Option<DeviceId>, data: EventData) -> Vec<Parcel> {
+        let mut parcels = Vec::new();
+        if self.last == 0 {
+            parcels =
+                self.accept_new(None, EventData::Boot(Boot { previous: None, software: SOFTWARE.into() }));
         }
+        parcels.extend(self.accept_new(device, data));
+        parcels
+    }
+
+    fn accept_new(&mut self, device: Option<DeviceId>, data: EventData) -> Vec<Parcel> {
+        let now = Time::now();
+        let id = uuid::Uuid::now_v7();
+        let json = wire::encode(&event(&self.box_id, device, (self.epoch, self.last + 1), (id, now), data));
+        self.accept(json)
+    }
+
+    fn accept(&mut self, json: Vec<u8>) -> Vec<Parcel> {
         self.last += 1;
-        let json = wire::encode(&self.mix.event(self.epoch, self.last, Time::now()));
         self.fresh.insert(self.last, Fresh { accepted: Instant::now(), json });
         count(&self.totals.accepted, 1);
         self.owe(self.last)
@@ -173,7 +245,7 @@ impl LoadBox {
             }
             LinkEvent::Published { token, outcome, .. } => {
                 if let PublishOutcome::Refused(reason) = &outcome {
-                    tracing::warn!(box_id = %self.mix.box_id, reason, "the broker refused a publish");
+                    tracing::warn!(box_id = %self.box_id, reason, "the broker refused a publish");
                 }
                 self.core.step(Action::Published { token, outcome }, now)
             }
@@ -193,7 +265,7 @@ impl LoadBox {
             Ok(receipt) if receipt.epoch == self.epoch => receipt,
             Ok(_) => return Vec::new(),
             Err(error) => {
-                tracing::warn!(box_id = %self.mix.box_id, %error, "receipt can't be read");
+                tracing::warn!(box_id = %self.box_id, %error, "receipt can't be read");
                 return Vec::new();
             }
         };
@@ -261,7 +333,7 @@ impl LoadBox {
             }
         };
         self.link.try_publish(OutMessage {
-            topic: Topic::new(&self.mix.box_id, TopicKind::Event).to_string(),
+            topic: Topic::new(&self.box_id, TopicKind::Event).to_string(),
             payload,
             content_type: Some(content_type),
             user_properties: vec![
@@ -280,7 +352,8 @@ impl LoadBox {
     fn events(&self, sequences: Range<u64>) -> Vec<(u64, Vec<u8>)> {
         let json = |sequence: u64| {
             if sequence <= self.plan.backlog {
-                return Some(wire::encode(&self.mix.event(self.epoch, sequence, self.old_time(sequence))));
+                let mix = self.mix.as_ref()?;
+                return Some(wire::encode(&mix.event(self.epoch, sequence, self.old_time(sequence))));
             }
             self.fresh.get(&sequence).map(|event| event.json.clone())
         };
@@ -296,10 +369,13 @@ impl LoadBox {
 
     fn status(&self) -> OutMessage {
         let newest = Previous { epoch: self.epoch, last_sequence: self.last };
-        let status =
-            BoxStatus { online: true, epochs: (self.last > 0).then_some(newest).into_iter().collect() };
+        let status = BoxStatus {
+            online: true,
+            disk: None,
+            epochs: (self.last > 0).then_some(newest).into_iter().collect(),
+        };
         OutMessage {
-            topic: Topic::new(&self.mix.box_id, TopicKind::Status).to_string(),
+            topic: Topic::new(&self.box_id, TopicKind::Status).to_string(),
             payload: status.to_json(),
             content_type: Some("application/json"),
             user_properties: Vec::new(),
@@ -315,6 +391,13 @@ async fn due(pace: Option<&mut tokio::time::Interval>) {
         Some(pace) => {
             pace.tick().await;
         }
+        None => std::future::pending().await,
+    }
+}
+
+async fn next<T>(told: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match told {
+        Some(told) => told.recv().await,
         None => std::future::pending().await,
     }
 }

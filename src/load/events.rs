@@ -48,20 +48,12 @@ impl Mix {
     /// Event `sequence` of an epoch; the first one is the box's boot.
     pub fn event(&self, epoch: Epoch, sequence: u64, time: Time) -> Event {
         let (device, data) = if sequence == 1 {
-            let software = format!("camnet load {}", env!("CARGO_PKG_VERSION"));
-            (None, EventData::Boot(Boot { previous: None, software }))
+            (None, EventData::Boot(Boot { previous: None, software: SOFTWARE.into() }))
         } else {
             self.data(epoch.0, sequence, time)
         };
-        Event {
-            id: self.uuid(mixed(epoch.0, sequence), time),
-            source: Source { box_id: self.box_id.clone(), device },
-            epoch,
-            sequence,
-            time,
-            clock: CLOCK,
-            data,
-        }
+        let id = self.uuid(mixed(epoch.0, sequence), time);
+        event(&self.box_id, device, (epoch, sequence), (id, time), data)
     }
 
     /// What report number `n` of a life says, and about which device.
@@ -104,7 +96,7 @@ impl Mix {
     }
 
     fn status(&self, detail: &str, life: u64, n: u64) -> EventData {
-        EventData::Status(Status { working: true, detail: Some(format!("{detail}; report {n} of {life:x}")) })
+        EventData::Status(Status::new(true, Some(format!("{detail}; report {n} of {life:x}"))))
     }
 
     /// A UUIDv7 that is the same whenever the same event is made.
@@ -115,6 +107,21 @@ impl Mix {
         let ms = time.as_millisecond().max(0) as u64;
         uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
     }
+}
+
+/// What boxes of a load run say that they are.
+pub const SOFTWARE: &str = concat!("camnet load ", env!("CARGO_PKG_VERSION"));
+
+/// An event of a box, or of its device.
+pub fn event(
+    box_id: &BoxId,
+    device: Option<DeviceId>,
+    (epoch, sequence): (Epoch, u64),
+    (id, time): (Uuid, Time),
+    data: EventData,
+) -> Event {
+    let source = Source { box_id: box_id.clone(), device };
+    Event { id, source, epoch, sequence, time, clock: CLOCK, data }
 }
 
 const CLOCK: ClockQuality = ClockQuality {

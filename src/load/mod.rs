@@ -6,6 +6,7 @@
 
 pub mod boxes;
 pub mod events;
+pub mod fleet;
 pub mod process;
 pub mod report;
 pub mod world;
@@ -26,7 +27,7 @@ use crate::limits::{
 };
 use crate::model::Time;
 use crate::tls;
-use boxes::{Plan, Said};
+use boxes::{Plan, Said, Says};
 use events::Mix;
 use report::{Report, SHARES, Totals};
 use world::{Hub, World};
@@ -45,6 +46,8 @@ enum LoadCommand {
     /// One box as a process of its own, with a real outbox, that makes events at a rate.
     #[command(hide = true)]
     Box(process::BoxArgs),
+    /// A whole fleet in which things go wrong to plan, and how soon and as what the hub shows each.
+    Fleet(fleet::FleetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +93,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 pub async fn run(args: LoadArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let args = match args.command {
         Some(LoadCommand::Box(args)) => return process::run(args, shutdown).await,
+        Some(LoadCommand::Fleet(args)) => return fleet::run(args, shutdown).await,
         None => args.run,
     };
     raise_file_limit(args.boxes)?;
@@ -98,7 +102,8 @@ pub async fn run(args: LoadArgs, shutdown: CancellationToken) -> anyhow::Result<
     println!("folder {}; making {} certificates", folder.path.display(), mixes.len());
     let (path, external) = (folder.path.clone(), args.external.clone());
     let world = tokio::task::spawn_blocking(move || {
-        World::prepare(&path, &mixes, external.as_deref()).map(|w| (w, mixes))
+        let ids: Vec<_> = mixes.iter().map(|mix| mix.box_id.clone()).collect();
+        World::prepare(&path, &ids, &world::registry_text(&mixes), external.as_deref()).map(|w| (w, mixes))
     });
     let (world, mixes) = world.await??;
     let hub = world.start_hub(&shutdown).await?;
@@ -142,12 +147,14 @@ impl Run {
         let totals = Arc::new(Totals::default());
         let mut boxes = JoinSet::new();
         for (n, mix) in mixes.into_iter().enumerate() {
-            let tls = tls::client_config(&world.identity(&mix))?;
+            let box_id = mix.box_id.clone();
+            let tls = tls::client_config(&world.identity(&box_id))?;
             let (plan, totals) = (plan.clone(), totals.clone());
             let wait = Duration::from_secs(1).mul_f64(n as f64 / f64::from(LOAD_CONNECTS_PER_S));
             boxes.spawn(async move {
                 tokio::time::sleep(wait).await;
-                boxes::run(mix, tls, plan, totals).await
+                boxes::run(box_id, Says::Mix(Box::new(mix)), tls, plan, totals, CancellationToken::new())
+                    .await
             });
         }
         Ok(Self { plan, totals, boxes, count, began: Instant::now() })
@@ -320,7 +327,7 @@ fn indexed(boxes: &serde_json::Value, said: &[Said]) -> u64 {
         .filter_map(|row| Some((row["id"].as_str()?, row)))
         .collect();
     let of_box = |said: &Said| {
-        let epochs = by_box.get(said.mix.box_id.as_str())?["epochs"].as_array()?;
+        let epochs = by_box.get(said.box_id.as_str())?["epochs"].as_array()?;
         let epoch = said.epoch.to_string();
         let row = epochs.iter().find(|row| row["epoch"] == epoch.as_str())?;
         let number = |name: &str| row[name].as_u64().unwrap_or(0);
@@ -331,7 +338,7 @@ fn indexed(boxes: &serde_json::Value, said: &[Said]) -> u64 {
 
 /// Sequences of every row that the index has of a box's epoch.
 async fn rows(hub: &Hub, said: &Said, from: Time) -> anyhow::Result<Vec<u64>> {
-    let path = format!("/api/v1/events?box={}&from={from}&limit={PAGE_EVENTS_MAX}", said.mix.box_id);
+    let path = format!("/api/v1/events?box={}&from={from}&limit={PAGE_EVENTS_MAX}", said.box_id);
     let epoch = said.epoch.to_string();
     let (mut rows, mut page) = (Vec::new(), String::new());
     for _ in 0..=LOAD_ROWS_CHECKED_MAX {

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::events::Mix;
 use crate::hub::certificates;
 use crate::limits::{DRAIN_MAX, LOAD_HUB_READY_MAX};
+use crate::model::BoxId;
 use crate::tls::Identity;
 
 /// Threads that make certificates: each waits for the disk most of the time.
@@ -38,7 +39,12 @@ pub struct World {
 
 impl World {
     /// Makes what is missing in `dir`. A broker elsewhere must trust the CA in `dir` (made by `camnet hub init`).
-    pub fn prepare(dir: &Path, boxes: &[Mix], external: Option<&str>) -> anyhow::Result<Self> {
+    pub fn prepare(
+        dir: &Path,
+        boxes: &[BoxId],
+        registry_text: &str,
+        external: Option<&str>,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("folder {}", dir.display()))?;
         // The hub runs with this folder's files by name, whatever the current folder is.
         let dir = dir.canonicalize().with_context(|| format!("folder {}", dir.display()))?;
@@ -52,7 +58,7 @@ impl World {
         }
         issue_certificates(&dir, boxes)?;
         let registry = dir.join("load-ward.toml");
-        std::fs::write(&registry, registry_text(boxes))
+        std::fs::write(&registry, registry_text)
             .with_context(|| format!("registry {}", registry.display()))?;
         let embedded = format!("127.0.0.1:{}", free_port()?);
         let world = Self {
@@ -69,8 +75,8 @@ impl World {
     }
 
     /// The files that say who this box is.
-    pub fn identity(&self, mix: &Mix) -> Identity {
-        let file = |kind: &str| self.dir.join(format!("{}.{kind}", mix.box_id));
+    pub fn identity(&self, box_id: &BoxId) -> Identity {
+        let file = |kind: &str| self.dir.join(format!("{box_id}.{kind}"));
         Identity { ca: self.dir.join("ca.pem"), certificate: file("pem"), key: file("key") }
     }
 
@@ -258,13 +264,13 @@ fn read_histogram(metrics: &str, name: &str) -> Vec<(f64, u64)> {
     buckets
 }
 
-fn issue_certificates(dir: &Path, boxes: &[Mix]) -> anyhow::Result<()> {
+fn issue_certificates(dir: &Path, boxes: &[BoxId]) -> anyhow::Result<()> {
     let share = boxes.len().div_ceil(CERTIFICATE_THREADS).max(1);
     std::thread::scope(|scope| {
-        let issue = |part: &[Mix]| -> anyhow::Result<()> {
-            for mix in part {
-                if !dir.join(format!("{}.pem", mix.box_id)).exists() {
-                    certificates::issue_box(dir, &mix.box_id)?;
+        let issue = |part: &[BoxId]| -> anyhow::Result<()> {
+            for box_id in part {
+                if !dir.join(format!("{box_id}.pem")).exists() {
+                    certificates::issue_box(dir, box_id)?;
                 }
             }
             Ok(())
@@ -274,8 +280,8 @@ fn issue_certificates(dir: &Path, boxes: &[Mix]) -> anyhow::Result<()> {
     })
 }
 
-/// Areas, sites and devices of the run, with sites along a grid of streets.
-fn registry_text(boxes: &[Mix]) -> String {
+/// Areas, sites and devices of a run of the usual mix, with sites along a grid of streets.
+pub fn registry_text(boxes: &[Mix]) -> String {
     let mut text = String::from("[[area]]\nid = \"load\"\nname = \"Phường Tải\"\nkind = \"ward\"\n");
     for site in 0..boxes.len().div_ceil(BOXES_PER_SITE) {
         let (lat, lon) = (10.70 + (site / 100) as f64 * 0.001, 106.60 + (site % 100) as f64 * 0.001);
@@ -318,17 +324,19 @@ mod tests {
     fn the_hub_takes_the_files() {
         crate::tls::install_crypto();
         let dir = tempfile::tempdir().unwrap();
-        let boxes: Vec<Mix> = (0..25).map(|n| Mix::of_box(n, 1)).collect();
-        let world = World::prepare(dir.path(), &boxes, None).unwrap();
+        let mixes: Vec<Mix> = (0..25).map(|n| Mix::of_box(n, 1)).collect();
+        let boxes: Vec<BoxId> = mixes.iter().map(|mix| mix.box_id.clone()).collect();
+        let text = registry_text(&mixes);
+        let world = World::prepare(dir.path(), &boxes, &text, None).unwrap();
         HubConfig::load(&world.config_path()).unwrap();
         RegistryFile::load(&world.dir.join("load-ward.toml")).unwrap();
-        for mix in &boxes {
-            crate::tls::client_config(&world.identity(mix)).unwrap();
+        for box_id in &boxes {
+            crate::tls::client_config(&world.identity(box_id)).unwrap();
         }
-        let again = World::prepare(dir.path(), &boxes, Some("127.0.0.1:1")).unwrap();
+        let again = World::prepare(dir.path(), &boxes, &text, Some("127.0.0.1:1")).unwrap();
         HubConfig::load(&again.config_path()).unwrap();
         let strange = tempfile::tempdir().unwrap();
-        let error = World::prepare(strange.path(), &boxes, Some("127.0.0.1:1")).err().unwrap();
+        let error = World::prepare(strange.path(), &boxes, &text, Some("127.0.0.1:1")).err().unwrap();
         assert!(error.to_string().contains("camnet hub init"), "{error}");
     }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{BoxId, DeviceId, Epoch, GapCause, Sha256Hash, SpanState, Time};
+use super::{BoxHealth, BoxId, CameraHealth, DeviceId, Epoch, GapCause, Sha256Hash, SpanState, Time};
 
 /// One event (sự kiện). The box that speaks gives it `epoch` and a gap-free `sequence`.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +67,7 @@ pub enum EventData {
     Clip(ClipCut),
     Coverage(Coverage),
     Lamp(Lamp),
+    Gate(Gate),
     Status(Status),
     Fault(Fault),
     Clock(ClockCorrection),
@@ -127,6 +128,8 @@ pub enum SeenBy {
     Pixels,
     /// The camera, which told it in its metadata stream.
     Camera,
+    /// A sensor of its own: heat (PIR) or radar, on a lamp or a wall.
+    Sensor,
 }
 
 impl Motion {
@@ -222,15 +225,17 @@ pub struct RunCommitment {
     pub merkle_root: Sha256Hash,
 }
 
-/// One circuit of a lighting cabinet: on change, and at a slow heartbeat.
+/// One circuit of a lighting cabinet, or a lamp that speaks for itself: on change, and at a slow heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Lamp {
     pub circuit: u16,
     pub reason: LampReason,
     pub on: bool,
-    pub current_a: f64,
-    pub power_w: f64,
-    /// What follows is there as far as the cabinet measures it.
+    /// What follows is there as far as it is measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_a: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_w: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub voltage_v: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -282,12 +287,42 @@ pub struct LampCommanded {
     pub done: bool,
 }
 
+/// A gate's (cổng rào) contact: on change, and at a slow heartbeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gate {
+    pub reason: GateReason,
+    pub open: bool,
+    /// It was opened, or found open at the box's start, in hours in which it is to be closed, and is open since.
+    pub forced: bool,
+    /// Somebody opened or tore off the sensor.
+    pub tampered: bool,
+    /// What is left in the sensor's battery, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub battery_percent: Option<f64>,
+    /// How well its radio is heard, percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_percent: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateReason {
+    Change,
+    Heartbeat,
+}
+
 /// How a device is doing, by exception and at a slow heartbeat.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     pub working: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// Of a camera.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<CameraHealth>,
+    /// Of the box itself.
+    #[serde(default, rename = "box", skip_serializing_if = "Option::is_none")]
+    pub of_box: Option<BoxHealth>,
 }
 
 /// Something is broken on the box or a device, or works again.
@@ -334,6 +369,7 @@ impl Source {
 impl Lamp {
     /// What every cabinet says; the rest is absent.
     pub fn new(circuit: u16, reason: LampReason, on: bool, current_a: f64, power_w: f64) -> Self {
+        let (current_a, power_w) = (Some(current_a), Some(power_w));
         Self {
             circuit,
             reason,
@@ -348,6 +384,13 @@ impl Lamp {
             fault: None,
             command: None,
         }
+    }
+}
+
+impl Status {
+    /// One that says no more than that.
+    pub fn new(working: bool, detail: Option<String>) -> Self {
+        Self { working, detail, camera: None, of_box: None }
     }
 }
 

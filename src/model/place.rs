@@ -38,6 +38,16 @@ pub fn distance_m(a: Point, b: Point) -> f64 {
     2.0 * 6_371_008.8 * h.sqrt().min(1.0).asin()
 }
 
+/// The point so many metres from `from` on the great circle that leaves it at `bearing_deg`.
+pub fn ahead(from: Point, bearing_deg: f64, metres: f64) -> Point {
+    let angle = metres / 6_371_008.8;
+    let (lat, bearing) = (from.lat.to_radians(), bearing_deg.to_radians());
+    let end = (lat.sin() * angle.cos() + lat.cos() * angle.sin() * bearing.cos()).clamp(-1.0, 1.0).asin();
+    let east = (bearing.sin() * angle.sin() * lat.cos()).atan2(angle.cos() - lat.sin() * end.sin());
+    let lon = (from.lon + east.to_degrees() + 540.0).rem_euclid(360.0) - 180.0;
+    Point { lat: end.to_degrees(), lon }
+}
+
 /// Initial bearing of the great circle from `a` to `b`, degrees clockwise from north, 0 to 360.
 pub fn bearing_deg(a: Point, b: Point) -> f64 {
     let (lat_a, lat_b) = (a.lat.to_radians(), b.lat.to_radians());

@@ -65,6 +65,15 @@ pub struct LinkConfig {
     pub inflight_max: u16,
     /// How long the broker keeps our session, for a receiver that comes back.
     pub session_keep: Option<Duration>,
+    /// For brokers that know their clients by name and password: those of other makers' devices.
+    pub login: Option<Login>,
+}
+
+/// Never shown or logged.
+#[derive(Clone)]
+pub struct Login {
+    pub user: String,
+    pub password: String,
 }
 
 /// What happens on the link.
@@ -93,6 +102,8 @@ pub enum LinkEvent {
 pub struct Message {
     pub topic: String,
     pub payload: Bytes,
+    /// Kept by the broker from before this connection.
+    pub retained: bool,
     pub user_properties: Vec<(String, String)>,
     pub ack: Ack,
     /// Gives back the room when the message is dropped.
@@ -571,8 +582,8 @@ impl Inbound {
             publish.properties.map(|properties| properties.user_properties).unwrap_or_default();
         let ack = Ack { connection: self.connection, packet_id: publish.pkid };
         let held = Weight::new(publish.payload.len(), &self.scales);
-        let payload = publish.payload;
-        self.hand_on(LinkEvent::Message(Message { topic, payload, user_properties, ack, held }))
+        let (payload, retained) = (publish.payload, publish.retain);
+        self.hand_on(LinkEvent::Message(Message { topic, payload, retained, user_properties, ack, held }))
     }
 }
 
@@ -587,6 +598,9 @@ fn options(config: &LinkConfig) -> MqttOptions {
     options.set_max_packet_size(Some(MQTT_PACKET_BYTES_MAX));
     options.set_clean_start(config.session_keep.is_none());
     options.set_session_expiry_interval(config.session_keep.map(|keep| keep.as_secs() as u32));
+    if let Some(Login { user, password }) = &config.login {
+        options.set_credentials(user, password);
+    }
     if let Some(tls) = &config.tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
     }

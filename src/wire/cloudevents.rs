@@ -22,13 +22,14 @@ pub const CONTENT_TYPE_EVENT: &str = "application/cloudevents+json";
 pub const CONTENT_TYPE_BATCH: &str = "application/cloudevents-batch+json";
 
 /// Every event type that this version writes.
-pub fn event_types() -> [&'static str; 8] {
+pub fn event_types() -> [&'static str; 9] {
     [
         "camnet.boot.v1",
         "camnet.motion.v1",
         "camnet.clip.v1",
         "camnet.coverage.v1",
         "camnet.lamp.v1",
+        "camnet.gate.v1",
         "camnet.status.v1",
         "camnet.fault.v1",
         "camnet.clock.v1",
@@ -43,6 +44,7 @@ pub fn event_type(data: &EventData) -> &str {
         EventData::Clip(_) => "camnet.clip.v1",
         EventData::Coverage(_) => "camnet.coverage.v1",
         EventData::Lamp(_) => "camnet.lamp.v1",
+        EventData::Gate(_) => "camnet.gate.v1",
         EventData::Status(_) => "camnet.status.v1",
         EventData::Fault(_) => "camnet.fault.v1",
         EventData::Clock(_) => "camnet.clock.v1",
@@ -104,9 +106,25 @@ pub enum RefusalReason {
     BadData,
     /// An event type or source that this box may not speak about.
     NotAllowed,
+    /// It came under the name of a box whose certificates are revoked.
+    Revoked,
 }
 
 impl RefusalReason {
+    pub const ALL: [Self; 11] = [
+        Self::NotJson,
+        Self::TooDeep,
+        Self::TooLarge,
+        Self::TooMany,
+        Self::NotCloudEvent,
+        Self::WrongBox,
+        Self::BadSequence,
+        Self::BadTime,
+        Self::NewerVersion,
+        Self::BadData,
+        Self::NotAllowed,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotJson => "not_json",
@@ -120,6 +138,7 @@ impl RefusalReason {
             Self::NewerVersion => "newer_version",
             Self::BadData => "bad_data",
             Self::NotAllowed => "not_allowed",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -403,6 +422,7 @@ fn data_json(data: &EventData) -> Value {
         EventData::Clip(d) => json!(d),
         EventData::Coverage(d) => json!(d),
         EventData::Lamp(d) => json!(d),
+        EventData::Gate(d) => json!(d),
         EventData::Status(d) => json!(d),
         EventData::Fault(d) => json!(d),
         EventData::Clock(d) => json!(d),
@@ -417,6 +437,7 @@ fn join_data(kind: &str, data: Value) -> Result<EventData, Refuse> {
         "camnet.clip.v1" => EventData::Clip(typed(kind, data)?),
         "camnet.coverage.v1" => EventData::Coverage(typed(kind, data)?),
         "camnet.lamp.v1" => EventData::Lamp(typed(kind, data)?),
+        "camnet.gate.v1" => EventData::Gate(typed(kind, data)?),
         "camnet.status.v1" => EventData::Status(typed(kind, data)?),
         "camnet.fault.v1" => EventData::Fault(typed(kind, data)?),
         "camnet.clock.v1" => EventData::Clock(typed(kind, data)?),

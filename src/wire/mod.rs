@@ -5,6 +5,7 @@
 //! compares it with this module.
 
 mod cloudevents;
+pub mod enrol;
 mod receipt;
 mod topic;
 
@@ -12,7 +13,10 @@ pub use cloudevents::{
     CONTENT_TYPE_BATCH, CONTENT_TYPE_EVENT, Decoded, Refusal, RefusalReason, decode, encode, encode_batch,
     event_type, event_types,
 };
-pub use receipt::{BoxStatus, Command, CommandOutcome, CommandResult, LampCommand, Receipt, Refused};
+pub use receipt::{
+    BoxStatus, Command, CommandOutcome, CommandResult, DiskTrouble, LampCommand, Receipt, Refused,
+    StillCommand,
+};
 pub use topic::{Topic, TopicKind};
 
 use crate::limits::{BATCH_EVENTS_MAX, SEQUENCE_MAX};

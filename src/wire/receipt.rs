@@ -1,6 +1,7 @@
 //! The hub's word about what it has durably, and what else it tells a box.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::model::{DeviceId, Epoch, LampAct, Previous, Ranges, Time};
 
@@ -27,13 +28,24 @@ pub struct Refused(pub u64, pub String);
 ///
 /// Its epochs close a hole: a hub that was restored from a backup, or that lost the end of an epoch, learns from them
 /// what it lacks of a box that has nothing new to say, and asks for it with a receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoxStatus {
     pub online: bool,
+    /// The outbox can't be written, so nothing else can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<DiskTrouble>,
     /// The box's present epoch and the last sequence in it that it accepted; then the same of those before that it
     /// still has something of, newest first, at most [`crate::limits::STATUS_EPOCHS_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<Previous>,
+}
+
+/// Why a box's disk takes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskTrouble {
+    /// It is full; else it is broken, or read-only.
+    pub full: bool,
+    pub detail: String,
 }
 
 /// What the hub asks a box to do. Carried with response topic and correlation data; `correlation`
@@ -46,6 +58,12 @@ pub enum Command {
     NewEpoch { correlation: String, epoch: Epoch, reason: String },
     /// Switch or dim a lamp circuit; answered by a [`CommandResult`].
     Lamp(LampCommand),
+    /// Something is set for this box: it shall ask the hub about itself. Its answer is that question (HTTPS).
+    Configure { correlation: String, version: u64 },
+    /// Show what a camera sees now; answered by a [`CommandResult`] that names a clip.
+    Still(StillCommand),
+    /// What a camera sees now is what it is meant to see: somebody turned it on purpose. Answered by a [`CommandResult`].
+    View(StillCommand),
 }
 
 /// A lamp circuit shall do something. The box does it once for a correlation id, and not at all after `valid_until` or
@@ -66,6 +84,20 @@ pub struct LampCommand {
     pub valid_until: Time,
 }
 
+/// A camera's newest seconds shall become a clip, whose thumbnail and video go to the hub before those that wait. A camera
+/// that its owner paused records nothing, so there is nothing to show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StillCommand {
+    pub correlation: String,
+    pub device: DeviceId,
+    /// Who asks, and why: for the box's own record.
+    pub actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    pub issued: Time,
+    pub valid_until: Time,
+}
+
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandResult {
@@ -79,6 +111,9 @@ pub struct CommandResult {
     pub on: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dim_percent: Option<f64>,
+    /// The clip that was cut for a still; its event is on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -159,8 +194,20 @@ impl CommandResult {
         Self::without(correlation.into(), CommandOutcome::Failed, why.into())
     }
 
+    /// The newest seconds of a camera are this clip.
+    pub fn still(correlation: impl Into<String>, clip: Uuid) -> Self {
+        let (outcome, clip) = (CommandOutcome::Ok, Some(clip));
+        Self { correlation: correlation.into(), outcome, why: None, on: None, dim_percent: None, clip }
+    }
+
+    /// Done, and nothing more to say.
+    pub fn done(correlation: impl Into<String>) -> Self {
+        let outcome = CommandOutcome::Ok;
+        Self { correlation: correlation.into(), outcome, why: None, on: None, dim_percent: None, clip: None }
+    }
+
     fn without(correlation: String, outcome: CommandOutcome, why: String) -> Self {
-        Self { correlation, outcome, why: Some(why), on: None, dim_percent: None }
+        Self { correlation, outcome, why: Some(why), on: None, dim_percent: None, clip: None }
     }
 
     pub fn to_json(&self) -> Vec<u8> {

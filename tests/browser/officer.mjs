@@ -4,18 +4,11 @@
 // promises that the page talks to no other host and that axe-core finds no serious fault on any screen; pictures of
 // every designed state. Knows nothing of the hub's data: names come from /api/v1/places.
 // Failing states (denied, offline, …) are made by answering the browser's own requests, so any hub will do.
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { axe, base, contextOf, drawn, launch, must, NO_GL, open, origin, out, pageOf, problem, run, shot, SOFTWARE_GL, until, WAIT_MS } from './common.mjs';
 
-const require = createRequire(new URL('../../src/hub/console/package.json', import.meta.url));
-const { chromium } = require('playwright-core');
-const AXE = readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
-
-const WAIT_MS = 30_000;
 const WHOLE_RUN_MS = 330_000;
-const SIZES = { desk: { width: 1440, height: 900 }, phone: { width: 390, height: 844 } };
 /** Every state once in each language; the three main screens in both sizes and both themes. */
 const LOOKS = [
   { size: 'desk', lang: 'vi', theme: 'dark' },
@@ -24,91 +17,9 @@ const LOOKS = [
   { size: 'phone', lang: 'vi', theme: 'dark', main: true },
 ];
 const MAIN = ['results', 'player', 'no-footage'];
-const ARGS = ['--no-sandbox', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
-const SOFTWARE_GL = ['--use-gl=angle', '--use-angle=swiftshader', '--enable-unsafe-swiftshader'];
-const NO_GL = ['--disable-gpu', '--disable-3d-apis'];
 
-const [base, out] = process.argv.slice(2);
-if (!base || !out) {
-  console.error(`usage: node ${fileURLToPath(import.meta.url)} BASE_URL OUT_DIR`);
-  process.exit(2);
-}
-const origin = new URL(base).origin;
-mkdirSync(out, { recursive: true });
-
-const complaints = [];
-const must = (truth, message) => {
-  if (!truth) throw new Error(message);
-};
-
-/** A page in a context of its own. */
-async function open(browser, look) {
-  const context = await contextOf(browser, look);
-  return { context, page: await pageOf(context, look) };
-}
-
-async function contextOf(browser, { size, lang = 'vi', theme = 'dark' }) {
-  const context = await browser.newContext({ viewport: SIZES[size], hasTouch: size === 'phone', isMobile: size === 'phone', reducedMotion: 'reduce' });
-  context.setDefaultTimeout(WAIT_MS);
-  await context.addInitScript(([l, c]) => {
-    if (!localStorage.getItem('camnet.lang')) localStorage.setItem('camnet.lang', l);
-    if (!localStorage.getItem('camnet.theme')) localStorage.setItem('camnet.theme', c);
-  }, [lang, theme]);
-  return context;
-}
-
-/** A page that notes every word of complaint and every request that leaves the hub. */
-async function pageOf(context, { size, lang = 'vi', theme = 'dark', quietly = false }) {
-  const page = await context.newPage();
-  page.on('request', (request) => {
-    const url = new URL(request.url());
-    if (!['data:', 'blob:'].includes(url.protocol) && url.origin !== origin) complaints.push(`request to another host: ${request.url()}`);
-  });
-  page.on('pageerror', (error) => complaints.push(`page error (${size} ${lang} ${theme}): ${error.message}`));
-  page.on('console', (message) => {
-    const ours = /Failed to load resource/.test(message.text()) && quietly;
-    // Chromium's remarks on its own software drawing are not the page's.
-    const driver = /GL Driver Message|GPU stall/.test(message.text());
-    if ((message.type() === 'error' || (message.type() === 'warning' && !driver)) && !ours) complaints.push(`console ${message.type()} (${size} ${lang} ${theme}): ${message.text()}`);
-  });
-  return page;
-}
-
-/** Waits for a condition in the page; says what was waited for when it does not come. */
-const until = (page, what, condition, argument = null) =>
-  page.waitForFunction(condition, argument, { timeout: WAIT_MS }).catch((error) => {
-    throw new Error(`waited in vain until ${what}: ${error.message.split('\n')[0]}`);
-  });
-
-const shot = (page, name) => page.screenshot({ path: join(out, `${name}.png`) });
 const settled = (page) => page.locator('#results:not([aria-busy=true])').waitFor();
 const answers = (page) => page.waitForResponse((r) => r.url().includes('/api/v1/clips?') && r.ok());
-
-/** Waits until everything in sight that will be drawn has been: pictures, type, map. */
-async function drawn(page) {
-  await page.evaluate(() => document.fonts.ready);
-  // Drawing without a graphics card takes its time; a map that lies under the player draws when it is seen.
-  await until(page, 'the map is drawn', () => {
-    const map = document.querySelector('.gl');
-    return !map || map.dataset.drawn || getComputedStyle(map).visibility === 'hidden';
-  });
-  await until(page, 'the pictures in sight have come', () => [...document.images].filter((i) => i.getBoundingClientRect().top < innerHeight).every((i) => i.complete));
-}
-
-/** What axe-core holds against the screen; only what makes a page hard or impossible to use counts. */
-async function axe(page, name, wanted = true) {
-  if (!wanted) return;
-  await page.evaluate(AXE);
-  const found = await page.evaluate(async () => {
-    const tags = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
-    const { violations } = await globalThis.axe.run(document, { runOnly: tags, resultTypes: ['violations'] });
-    return violations
-      .filter((v) => v.impact === 'serious' || v.impact === 'critical')
-      .map((v) => `${v.id} (${v.impact}): ${v.nodes.slice(0, 3).map((n) => `${n.target.join(' ')} ${n.failureSummary?.split('\n')[1]?.trim() ?? ''}`).join(' | ')}`);
-  });
-  for (const fault of found) faults.add(`${name}: ${fault}`);
-}
-const faults = new Set();
 
 /** A place and a time that the hub at hand has clips with video for. */
 async function findSubject() {
@@ -118,10 +29,16 @@ async function findSubject() {
     return response.json();
   };
   const places = await get('/api/v1/places');
-  const to = new Date();
-  const from = new Date(to.getTime() - 4 * 3600_000);
-  const { clips } = await get(`/api/v1/clips?from=${from.toISOString()}&to=${to.toISOString()}&order=newest&limit=100`);
-  const clip = clips.find((c) => c.links.video);
+  // A hub that has just started may still be taking its first videos.
+  const deadline = Date.now() + WAIT_MS;
+  let clip;
+  while (!clip && Date.now() < deadline) {
+    const to = new Date();
+    const from = new Date(to.getTime() - 4 * 3600_000);
+    const { clips } = await get(`/api/v1/clips?from=${from.toISOString()}&to=${to.toISOString()}&order=newest&limit=100`);
+    clip = clips.find((c) => c.links.video);
+    if (!clip) await new Promise((done) => setTimeout(done, 500));
+  }
   must(clip, 'the hub has no clip with video in the last four hours');
   const site = places.sites.find((s) => s.id === clip.site.id);
   must(site, `the clip's site ${clip.site.id} is not among the places`);
@@ -349,12 +266,6 @@ async function afterwards(page, size, lang, judged) {
   await page.locator('[data-clip]').first().waitFor();
 }
 
-const problem = (status, title, detail) => ({
-  status,
-  contentType: 'application/problem+json',
-  body: JSON.stringify({ type: 'about:blank', title, status, detail }),
-});
-
 /** Each designed state: how it is brought about, and what must then be seen. */
 function states(subject) {
   const { lat, lon } = subject.site.point;
@@ -520,18 +431,7 @@ async function further(browser, subject) {
   await context.close();
 }
 
-const deadline = setTimeout(() => {
-  console.error(`officer: not finished after ${WHOLE_RUN_MS / 1000} s`);
-  process.exit(1);
-}, WHOLE_RUN_MS);
-
-const browsers = [];
-const launch = async (args) => {
-  const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: [...ARGS, ...args] });
-  browsers.push(browser);
-  return browser;
-};
-try {
+await run('officer', WHOLE_RUN_MS, async () => {
   const subject = await findSubject();
   // WebGL drawn by the processor takes seconds for each page: one look at it, the rest with the SVG map.
   const withGl = await launch(SOFTWARE_GL);
@@ -554,14 +454,4 @@ try {
     );
   }
   await pictures(withoutGl, subject);
-  must(faults.size === 0, `axe-core found serious faults:\n  ${[...faults].join('\n  ')}`);
-  must(complaints.length === 0, `the page complained:\n  ${[...new Set(complaints)].join('\n  ')}`);
-  console.log(`officer: all good, pictures in ${out}`);
-} catch (error) {
-  console.error(`officer: FAILED: ${error.message}`);
-  if (complaints.length) console.error(`complaints:\n  ${[...new Set(complaints)].join('\n  ')}`);
-  process.exitCode = 1;
-} finally {
-  clearTimeout(deadline);
-  for (const browser of browsers) await browser.close();
-}
+});

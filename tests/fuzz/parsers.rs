@@ -26,6 +26,7 @@ use camnet::limits::{
 };
 use camnet::model::{self, BoxId, ClockQuality, ClockSource, Sha256Hash, SyncState, Time};
 use camnet::toml_file::ConfigFile;
+use camnet::wire::enrol::{Enrolment, Invitation};
 use camnet::wire::{self, BoxStatus, Command, CommandResult, Decoded, Receipt, Topic};
 use http::{HeaderMap, HeaderValue, header};
 
@@ -41,6 +42,9 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("wire_topic", wire_topic),
     ("wire_status", wire_status),
     ("wire_places", wire_places),
+    ("enrolment", enrolment),
+    ("invitation", invitation),
+    ("set_config", set_config),
     ("purpose_header", purpose_header),
     ("onvif_metadata", onvif_metadata),
     ("registry_toml", registry_toml),
@@ -123,6 +127,35 @@ fn wire_topic(bytes: &[u8]) {
 fn wire_status(bytes: &[u8]) {
     let Ok(status) = BoxStatus::from_json(bytes) else { return };
     assert_eq!(BoxStatus::from_json(&status.to_json()).expect("our own words"), status);
+}
+
+fn enrolment(bytes: &[u8]) {
+    let Some(Ok(enrolment)) = text(bytes).map(Enrolment::from_toml) else { return };
+    assert_eq!(Enrolment::from_toml(&enrolment.to_toml()).expect("our own words"), enrolment);
+}
+
+fn invitation(bytes: &[u8]) {
+    let Some(Ok(invitation)) = text(bytes).map(str::parse::<Invitation>) else { return };
+    assert_eq!(invitation.to_string().parse::<Invitation>().expect("our own words"), invitation);
+}
+
+/// Whatever the hub sets, the box keeps its identity and lets nobody in who was not let in before.
+fn set_config(bytes: &[u8]) {
+    static OWN: LazyLock<EdgeConfig> = LazyLock::new(|| {
+        let toml = "box = \"box-01\"\ndata_dir = \"d\"\n[hub]\nmqtt = \"h:8883\"\nurl = \"https://h:8443\"\n\
+            ca = \"ca\"\ncertificate = \"c\"\nkey = \"c\"\n";
+        EdgeConfig::parse(Path::new("/etc/camnet/edge.toml"), toml).expect("a good file")
+    });
+    let path = Path::new("/etc/camnet/edge.toml");
+    let Some(Ok(merged)) = text(bytes).map(|text| edge::set::merge(&OWN, path, text)) else { return };
+    assert_eq!((&merged.box_id, &merged.data_dir), (&OWN.box_id, &OWN.data_dir));
+    assert_eq!((&merged.hub.ca, &merged.hub.key), (&OWN.hub.ca, &OWN.hub.key));
+    assert!(merged.cameras.iter().all(|camera| !camera.audio));
+    assert!(merged.lamps.iter().all(|lamp| lamp.commands.is_empty()));
+    let files = merged.cameras.iter().filter_map(|camera| camera.password_file.as_ref());
+    for file in files.chain(merged.lamps.iter().map(|lamp| &lamp.map)) {
+        assert!(file.starts_with("/etc/camnet") && !file.components().any(|part| part.as_os_str() == ".."));
+    }
 }
 
 fn onvif_metadata(bytes: &[u8]) {
@@ -224,7 +257,11 @@ fn cabinet_toml(bytes: &[u8]) {
     for word in [0, 1, 0x4366, 0x7fc0, 0xffff] {
         let answers: Vec<_> = plan.requests.iter().map(|r| Some(vec![word; r.count.into()])).collect();
         let Some(reading) = plan.circuit(0, &answers).reading else { continue };
-        assert!(reading.power_w.abs() <= LAMP_POWER_W_MAX && reading.current_a.is_finite(), "{reading:?}");
+        assert!(
+            reading.power_w.is_some_and(|w| w.abs() <= LAMP_POWER_W_MAX)
+                && reading.current_a.is_some_and(f64::is_finite),
+            "{reading:?}"
+        );
     }
 }
 

@@ -70,6 +70,21 @@ impl Clip {
         Self::encode_with(dir, size, seconds, &format!("{b_frames}"), "libx264", &options)
     }
 
+    /// What an FFmpeg filter graph makes of these files, a key frame each second.
+    pub fn film(dir: &Path, name: &str, videos: &[&Path], graph: &str) -> Arc<Self> {
+        let file = dir.join(format!("{name}.mp4"));
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(["-v", "error", "-y"]);
+        for video in videos {
+            ffmpeg.args(["-stream_loop", "-1", "-i"]).arg(video);
+        }
+        ffmpeg.args(["-filter_complex", graph, "-map", "[out]", "-an", "-r"]).arg(FPS.to_string());
+        ffmpeg.args(["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-bf", "0"]);
+        ffmpeg.args(["-g", &FPS.to_string(), "-sc_threshold", "0", "-video_track_timescale", "90000"]);
+        run(ffmpeg.arg(&file));
+        Arc::new(Self::read(&file))
+    }
+
     /// The same as H.265, with CRA pictures for key frames and pictures that lead them.
     pub fn encode_h265(dir: &Path, size: &str, seconds: u32) -> Arc<Self> {
         let parameters =

@@ -41,6 +41,7 @@ impl Bare {
             will: None,
             inflight_max: 100,
             session_keep: None,
+            login: None,
         };
         let stop = CancellationToken::new();
         let (sender, events, _) = mqtt::start(config, stop.clone());
@@ -318,7 +319,7 @@ async fn check_refused(world: &HubWorld, rows: &[(u64, Vec<u8>, Fate)]) {
     assert_eq!(found, expected, "page by page");
     assert!(listed.iter().all(|row| !row["reason"].as_str().unwrap().is_empty()));
 
-    let metrics = String::from_utf8(world.bytes("/metrics").await).unwrap();
+    let metrics = String::from_utf8(world.bytes("/metrics/devices").await).unwrap();
     let counts = world.get("/api/v1/refused?limit=1").await["counts"].as_array().unwrap().clone();
     let mut reasons: Vec<&str> = expected.iter().map(|(_, reason)| reason.as_str()).collect();
     reasons.dedup();
@@ -326,7 +327,7 @@ async fn check_refused(world: &HubWorld, rows: &[(u64, Vec<u8>, Fate)]) {
         let count = expected.iter().filter(|(_, r)| r == reason).count();
         let told = counts.iter().find(|c| c["box"] == BOX && c["reason"] == reason).unwrap();
         assert_eq!(told["count"], count, "{reason}");
-        let line = format!(r#"camnet_hub_ingest_refused_total{{box="{BOX}",reason="{reason}"}} {count}"#);
+        let line = format!(r#"camnet_hub_ingest_box_refused_total{{box="{BOX}",reason="{reason}"}} {count}"#);
         assert!(metrics.contains(&line), "{line}\n{metrics}");
         let one = world.all(&format!("/api/v1/refused?reason={reason}&limit=100"), "refused").await;
         assert_eq!(one.len(), count, "{reason}");

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::proxy::{Mode, Proxy};
-use crate::world::{HubWorld, Process, accepted, camnet};
+use crate::world::{HubWorld, Process, SmallDisk, accepted, camnet};
 
 /// Boxes of the example registry, each with the camera that its events are about.
 const BOXES: [(&str, &str); 5] = [
@@ -95,44 +95,6 @@ impl Draw {
             18 => Fault::FillHub,
             _ => Fault::FillBox,
         }
-    }
-}
-
-/// A file system of a few megabytes on a folder; unmounted when dropped.
-struct SmallDisk {
-    at: PathBuf,
-}
-
-impl SmallDisk {
-    /// None where we may not mount.
-    fn mount(at: PathBuf, bytes: u64) -> Option<Self> {
-        std::fs::create_dir_all(&at).unwrap();
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=0755"), "camnet-test"]).arg(&at);
-        mount.output().is_ok_and(|output| output.status.success()).then_some(Self { at })
-    }
-
-    /// Takes all room that is left.
-    fn fill(&self) {
-        use std::io::Write;
-        let mut file = std::fs::File::create(self.filler()).unwrap();
-        let block = vec![0; 64 << 10];
-        while file.write_all(&block).is_ok() {}
-        while file.write_all(&[0]).is_ok() {}
-    }
-
-    fn free(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.at.join("filler")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use camnet::model::*;
-use camnet::wire::{self, Command, CommandOutcome, CommandResult, LampCommand, Topic, TopicKind};
+use camnet::wire::{
+    self, Command, CommandOutcome, CommandResult, LampCommand, StillCommand, Topic, TopicKind,
+};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -81,7 +83,20 @@ fn samples() -> Vec<EventData> {
             }),
             ..Lamp::new(1, LampReason::Command, true, 1.0, 230.0)
         }),
-        EventData::Status(Status { working: true, detail: Some("x".into()) }),
+        EventData::Gate(Gate {
+            reason: GateReason::Change,
+            open: true,
+            forced: true,
+            tampered: false,
+            battery_percent: Some(97.0),
+            link_percent: Some(40.0),
+        }),
+        EventData::Status(Status::new(true, Some("x".into()))),
+        EventData::Status(Status {
+            camera: Some(camera_health(time)),
+            of_box: Some(box_health()),
+            ..Status::new(true, None)
+        }),
         EventData::Fault(Fault { fault: "x".into(), phase: FaultPhase::Raised, detail: "x".into() }),
         EventData::Clock(ClockCorrection {
             from: time,
@@ -91,6 +106,47 @@ fn samples() -> Vec<EventData> {
             spans: Some(vec![Uuid::now_v7()]),
         }),
     ]
+}
+
+fn camera_health(time: Time) -> CameraHealth {
+    CameraHealth {
+        reachable: true,
+        recording: true,
+        fps: 24.9,
+        fps_expected: Some(25.0),
+        kbit_per_s: 1900.0,
+        lost_ppm: 3,
+        key_interval_s: Some(2.0),
+        clock: ClockQuality {
+            source: ClockSource::Camera,
+            sync: SyncState::Synced,
+            offset_ms: Some(-12),
+            uncertainty_ms: Some(40),
+        },
+        camera_clock_ms: Some(-12),
+        ring_days: Some(6.5),
+        ring_days_due: Some(7.0),
+        picture: Some(vec![PictureFault::Covered]),
+        self_test: Some(SelfTest {
+            at: time,
+            of: time,
+            result: SelfTestResult::Broken,
+            detail: Some("x".into()),
+        }),
+    }
+}
+
+fn box_health() -> BoxHealth {
+    BoxHealth {
+        started: Some(BoxStart::Machine),
+        disk_wear_percent: Some(10),
+        disk_failing: Some(false),
+        temperature_c: Some(61.5),
+        under_voltage: Some(true),
+        radio_dbm: Some(-56),
+        receipt_ms: Some(12),
+        ..BoxHealth::default()
+    }
 }
 
 fn encoded(data: EventData) -> Value {
@@ -184,7 +240,17 @@ fn asyncapi_says_what_commands_and_results_are() {
     let new_epoch = Command::NewEpoch { correlation: "x".into(), epoch: Epoch(1), reason: "x".into() };
     let acts = [LampAct::Switch { on: true }, LampAct::Dim { percent: 40 }];
     let (mut commands, mut told) = (BTreeSet::new(), BTreeSet::new());
-    for sent in [new_epoch].into_iter().chain(acts.map(order)) {
+    let configure = Command::Configure { correlation: "x".into(), version: 2 };
+    let of_camera = StillCommand {
+        correlation: "x".into(),
+        device: DeviceId::new("cam-01").unwrap(),
+        actor: "demo".into(),
+        purpose: Some("x".into()),
+        issued: time,
+        valid_until: time,
+    };
+    let (still, view) = (Command::Still(of_camera.clone()), Command::View(of_camera));
+    for sent in [new_epoch, configure, still, view].into_iter().chain(acts.map(order)) {
         let json = text(&sent.to_json());
         check("command", &json, command);
         assert_eq!(Command::from_json(&sent.to_json()).unwrap(), sent, "it reads back as it was");
@@ -196,7 +262,8 @@ fn asyncapi_says_what_commands_and_results_are() {
     let mut outcomes = BTreeSet::new();
     for outcome in [CommandOutcome::Ok, CommandOutcome::Refused, CommandOutcome::Failed] {
         let (on, dim_percent) = (Some(true), Some(40.0));
-        let sent = CommandResult { outcome, on, dim_percent, ..CommandResult::failed("x", "why") };
+        let clip = Some(uuid::Uuid::from_u128(7));
+        let sent = CommandResult { outcome, on, dim_percent, clip, ..CommandResult::failed("x", "why") };
         let json = text(&sent.to_json());
         check("result", &json, result);
         assert_eq!(CommandResult::from_json(&sent.to_json()).unwrap(), sent);

@@ -191,7 +191,14 @@ async fn a_stac_client_finds_every_clip_and_a_validator_no_fault() {
 }
 
 /// What changes the hub is left out: it would be worn down, not tested.
-const CHANGES: [&str; 3] = ["/api/v1/index/rebuild", "/api/v1/refused/replay", "/api/v1/devices/{id}/lamp"];
+const CHANGES: [&str; 5] = [
+    "/api/v1/index/rebuild",
+    "/api/v1/refused/replay",
+    "/api/v1/devices/{id}/lamp",
+    // Wait for a box, and here is none.
+    "/api/v1/devices/{id}/still",
+    "/api/v1/devices/{id}/view",
+];
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
     response_headers_conformance,response_schema_conformance";
 
@@ -212,7 +219,7 @@ async fn the_contract_is_valid_and_the_hub_keeps_it_whatever_is_asked() {
         arguments.extend(["--exclude-path", path]);
     }
     let text = said(&python("schemathesis"), &arguments, dir);
-    assert!(text.contains("Tested: 32"), "an operation was left out, or is new: count it here:\n{text}");
+    assert!(text.contains("Tested: 50"), "an operation was left out, or is new: count it here:\n{text}");
 }
 
 /// Ids for paths, else every answer there is that there is no such thing.
@@ -229,5 +236,8 @@ fn real_ids(clip: &str) -> String {
     ];
     let operation =
         |(path, ids)| format!("[[operations]]\ninclude-path = \"{path}\"\nparameters = {{ {ids} }}\n");
-    table.into_iter().map(operation).collect()
+    // Its 501 is documented: the hub can't ask a box for footage yet.
+    let not_yet = "[[operations]]\ninclude-path = \"/api/v1/footage-requests\"\n\
+        checks = { not_a_server_error = { enabled = false } }\n";
+    table.into_iter().map(operation).chain([not_yet.to_owned()]).collect()
 }

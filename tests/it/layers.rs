@@ -8,7 +8,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["limits"]),
     ("wire", &["limits", "model"]),
     ("journal", &["limits"]),
-    ("tls", &["limits"]),
+    ("tls", &["limits", "wire"]),
     ("toml_file", &[]),
     ("metrics", &[]),
     ("outage", &[]),
@@ -21,11 +21,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "hub",
-        &["limits", "model", "wire", "journal", "tls", "toml_file", "metrics", "mqtt", "broker", "media"],
+        &[
+            "limits",
+            "model",
+            "wire",
+            "journal",
+            "tls",
+            "toml_file",
+            "metrics",
+            "outage",
+            "mqtt",
+            "broker",
+            "media",
+        ],
     ),
     ("demo", &["limits", "model", "tls", "toml_file", "media", "edge", "hub"]),
     ("load", &["limits", "model", "wire", "tls", "toml_file", "mqtt", "edge", "hub"]),
-    ("cli", &["limits", "model", "journal", "tls", "toml_file", "edge", "hub", "load", "demo"]),
+    ("cli", &["limits", "model", "wire", "journal", "tls", "toml_file", "edge", "hub", "load", "demo"]),
 ];
 
 /// A foreign library and the only files that may name it.

@@ -64,6 +64,8 @@ impl Cameras {
             rings: Default::default(),
             metrics: metrics.clone(),
             clock: camnet::edge::clock::Watch::of_machine(dir),
+            stills: Default::default(),
+            first: Default::default(),
         };
         let shutdown = CancellationToken::new();
         let start =

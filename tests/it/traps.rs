@@ -52,7 +52,9 @@ impl Bench {
             Kind::Mosquitto => self.mosquitto = Some(self.world.start_mosquitto(false)),
             Kind::Embedded => {
                 let address = ([127, 0, 0, 1], self.world.mqtt).into();
-                let broker = Broker::bind(address, &self.identity("hub")).await.unwrap();
+                let broker = Broker::bind(address, &self.identity("hub"), std::sync::Arc::new(|_, _| true))
+                    .await
+                    .unwrap();
                 tokio::spawn(broker.run(self.stop.clone()));
             }
         }
@@ -73,6 +75,7 @@ impl Bench {
             will: None,
             inflight_max: 100,
             session_keep: is_hub.then_some(Duration::from_secs(3600)),
+            login: None,
         }
     }
 
@@ -257,6 +260,7 @@ async fn a_publish_that_is_never_answered_does_not_wedge_the_link() {
         will: None,
         inflight_max: 10,
         session_keep: None,
+        login: None,
     };
     let (sender, events, _) = mqtt::start(config("hub", port, &["camnet/1/+/event"]), stop.clone());
     let mut hub = Link { sender, events };

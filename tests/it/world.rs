@@ -168,6 +168,8 @@ pub struct HubWorld {
     /// Where boxes and hub connect to it: the same, unless a proxy stands between.
     pub box_link: u16,
     pub hub_link: u16,
+    /// Further lines of `[boxes]`.
+    pub of_boxes: String,
     client: reqwest::Client,
 }
 
@@ -189,14 +191,25 @@ impl HubWorld {
             mqtt,
             box_link: mqtt,
             hub_link: mqtt,
+            of_boxes: String::new(),
             client: reqwest::Client::new(),
         };
-        world.write_config(&format!(
+        world.with_embedded_broker()
+    }
+
+    /// Writes the configuration anew, for a hub with its own broker.
+    pub fn with_embedded_broker(self) -> Self {
+        self.write_config(&format!(
             "[broker.embedded]\nlisten = \"127.0.0.1:{}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n\
              client_certificate = \"camnet-hub.pem\"\nclient_key = \"camnet-hub.key\"\n",
-            world.mqtt
+            self.mqtt
         ));
-        world
+        self
+    }
+
+    /// With further lines in `[boxes]`: then choose the broker again.
+    pub fn with_boxes(self, lines: &str) -> Self {
+        Self { of_boxes: lines.to_owned(), ..self }
     }
 
     /// Uses a broker that stands elsewhere on this machine.
@@ -212,8 +225,9 @@ impl HubWorld {
     fn write_config(&self, broker: &str) {
         let text = format!(
             "data_dir = \"data\"\nregistry = \"ward.toml\"\n[officers]\nlisten = \"127.0.0.1:{}\"\n\
-             [boxes]\nlisten = \"127.0.0.1:{}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n{broker}",
-            self.officers, self.boxes
+             [boxes]\nlisten = \"127.0.0.1:{}\"\ncertificate = \"hub.pem\"\nkey = \"hub.key\"\nca = \"ca.pem\"\n\
+             ca_key = \"ca.key\"\nname = \"127.0.0.1\"\n{}\n{broker}",
+            self.officers, self.boxes, self.of_boxes
         );
         std::fs::write(self.dir.join("hub.toml"), text).unwrap();
     }
@@ -287,6 +301,11 @@ impl HubWorld {
 
     /// Mosquitto with our configuration, on this world's certificates and port.
     pub fn start_mosquitto(&self, persistence: bool) -> Process {
+        self.start_mosquitto_as(persistence, |text| text)
+    }
+
+    /// As [`HubWorld::start_mosquitto`], with the configuration changed.
+    pub fn start_mosquitto_as(&self, persistence: bool, change: impl FnOnce(String) -> String) -> Process {
         let dir = self.dir.display();
         let text = std::fs::read_to_string(root().join("deploy/mosquitto.conf")).unwrap();
         let kept = format!("persistence true\npersistence_location {dir}/\nuser root");
@@ -298,7 +317,7 @@ impl HubWorld {
             .replace("persistence true", if persistence { &kept } else { "persistence false\nuser root" });
         std::fs::copy(root().join("deploy/mosquitto.acl"), self.dir.join("mosquitto.acl")).unwrap();
         let config = self.dir.join("mosquitto.conf");
-        std::fs::write(&config, text).unwrap();
+        std::fs::write(&config, change(text)).unwrap();
         let debian = "/usr/sbin/mosquitto";
         let mosquitto = if Path::new(debian).exists() { debian } else { "mosquitto" };
         Process::start(&self.dir, "mosquitto", Command::new(mosquitto).arg("-c").arg(config))
@@ -325,5 +344,80 @@ impl HubWorld {
     pub fn start_box(&self, id: &str) -> Process {
         let config = self.dir.join(format!("{id}.toml"));
         Process::start(&self.dir, id, camnet().args(["edge", "--config"]).arg(config))
+    }
+}
+
+/// A file system of a few megabytes on a folder; unmounted when dropped.
+pub struct SmallDisk {
+    at: PathBuf,
+}
+
+impl SmallDisk {
+    /// None where we may not mount.
+    pub fn mount(at: PathBuf, bytes: u64) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=0755"), "camnet-test"]).arg(&at);
+        mount.output().is_ok_and(|output| output.status.success()).then_some(Self { at })
+    }
+
+    /// Takes all room that is left.
+    pub fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        let block = vec![0; 64 << 10];
+        while file.write_all(&block).is_ok() {}
+        while file.write_all(&[0]).is_ok() {}
+    }
+
+    pub fn free(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.at.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
+    }
+}
+
+/// A card with a file system of its own that can be made to fail; unmounted when dropped.
+pub struct Card {
+    at: PathBuf,
+    /// The kernel's name of the loop device.
+    device: String,
+}
+
+impl Card {
+    /// None where we may not mount. Takes 64 MB beside `at`.
+    pub fn mount(at: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let image = at.with_extension("img");
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let is_done = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let mounted = is_done(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))
+            && is_done(Command::new("mount").args(["-o", "loop,errors=remount-ro"]).arg(&image).arg(&at));
+        if !mounted {
+            return None;
+        }
+        let source = run(Command::new("findmnt").args(["-n", "-o", "SOURCE"]).arg(&at));
+        let device = source.trim().rsplit('/').next().unwrap().to_owned();
+        Some(Self { at, device })
+    }
+
+    /// The file system finds an error and becomes read-only under those who write, as a card that wore out.
+    pub fn fail(&self) {
+        let trigger = format!("/sys/fs/ext4/{}/trigger_fs_error", self.device);
+        std::fs::write(&trigger, "the test").unwrap_or_else(|error| panic!("{trigger}: {error}"));
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).status();
     }
 }

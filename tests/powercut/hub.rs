@@ -46,7 +46,7 @@ fn record(n: u64) -> HubRecord {
         sequence: n / BOXES + 1,
         time,
         clock,
-        data: EventData::Status(Status { working: true, detail: Some(n.to_string()) }),
+        data: EventData::Status(Status::new(true, Some(n.to_string()))),
     };
     HubRecord::Event(Arrived::of(event, time))
 }

@@ -34,7 +34,7 @@ fn open(dir: &Path) -> anyhow::Result<Store> {
 
 /// Event `n` says its number.
 fn event(n: u64) -> NewEvent {
-    let data = EventData::Status(Status { working: true, detail: Some(n.to_string()) });
+    let data = EventData::Status(Status::new(true, Some(n.to_string())));
     NewEvent { device: None, time: Time::now(), clock: CLOCK, data }
 }
 

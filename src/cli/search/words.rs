@@ -30,6 +30,12 @@ impl Lang {
         if set.is_some_and(|value| value.to_lowercase().starts_with("en")) { Self::En } else { Self::Vi }
     }
 
+    /// As this process was started.
+    pub fn here() -> Self {
+        let names = ["LC_ALL", "LC_MESSAGES", "LANG"];
+        Self::of_locale(&names.map(|name| std::env::var(name).unwrap_or_default()))
+    }
+
     pub fn pick<'a>(self, vi: &'a str, en: &'a str) -> &'a str {
         match self {
             Self::Vi => vi,

@@ -56,13 +56,18 @@ use super::clip::{self, ClipJob};
 use super::clock::Watch;
 use super::config::{CameraConfig, MotionSource, RingConfig};
 use super::coverage::Tracker;
+#[cfg(feature = "media")]
+use super::health::eye::Eye;
+use super::health::{self, camera::CameraClock};
 use super::outbox::{NewEvent, Outbox, OutboxError};
 use super::ring::{Ring, RingError, RingRecovery};
 use super::room::Rings;
+use super::still::{self, Stills, View};
+use super::upload::First;
 use crate::limits::{
     BACKOFF_FIRST, BACKOFF_MAX, DRAIN_MAX, EVENTS_QUEUE_MAX, METADATA_QUEUE_MAX, RECORD_QUEUE_MAX, RING_RETRY,
 };
-use crate::model::{BoxId, DeviceId, FaultPhase, GapCause, SeenBy, Time};
+use crate::model::{BoxId, DeviceId, FaultPhase, GapCause, PictureFault, SeenBy, Time};
 use crate::outage::Outage;
 
 /// What the cameras of a box share.
@@ -75,6 +80,9 @@ pub struct CameraContext {
     pub rings: Rings,
     pub metrics: CamerasMetrics,
     pub clock: Watch,
+    /// Where commands for stills come from, and where what is cut for them goes.
+    pub stills: Stills,
+    pub first: First,
 }
 
 /// Where the ring of a camera stands.
@@ -93,7 +101,24 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
     let (events, event_queue) = mpsc::channel(EVENTS_QUEUE_MAX);
     let (progress, progressed) = watch::channel(Time::MIN);
     let (clip_jobs, clip_queue) = mpsc::channel(clip::JOBS_MAX);
-    let motion = Motion::start(&context, &camera, &metrics, clip_jobs, &shutdown);
+    let (picture, picture_told) = watch::channel(None);
+    let (clock_told, clock_heard) = watch::channel(CameraClock::default());
+    let (self_test, self_test_told) = watch::channel(None);
+    let view = View { is_meant: Arc::default(), picture: picture_told.clone() };
+    let motion = Motion::start(&context, &camera, &metrics, clip_jobs, (picture, &view), &shutdown);
+    let health = health::camera::CameraWatch {
+        device: camera.id.clone(),
+        metrics: metrics.clone(),
+        ring: ring.clone(),
+        picture: picture_told,
+        self_test: self_test_told,
+        clock: clock_heard,
+        outbox: context.outbox.clone(),
+        ring_promise_days: context.ring.days,
+        data_dir: context.data_dir.clone(),
+    };
+    let health = tokio::spawn(health::camera::run(health, shutdown.clone()));
+    let self_test = tokio::spawn(health::self_test::run(ring.clone(), self_test, shutdown.clone()));
     let cutter = clip::Cutter {
         device: camera.id.clone(),
         ring: ring.clone(),
@@ -101,6 +126,16 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
         outbox: context.outbox.clone(),
         metrics: metrics.clone(),
     };
+    let still_orders = context.stills.open(&camera.id);
+    let stills = still::run(
+        cutter.clone(),
+        still_orders,
+        progressed.clone(),
+        context.first.clone(),
+        view,
+        shutdown.clone(),
+    );
+    let stills = tokio::spawn(stills);
     let clips = tokio::spawn(clip::run(cutter, clip_queue, progressed, shutdown.clone()));
     let speaker = tokio::spawn(speak(context.outbox.clone(), event_queue, shutdown.clone()));
     let mut recorder = Recorder {
@@ -116,6 +151,7 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
         is_ring_faulty: failed.is_some(),
         clock: context.clock.clone(),
         era: None,
+        clock_told,
     };
     let (inputs, input_queue) = mpsc::channel(RECORD_QUEUE_MAX);
     let recording = tokio::spawn(async move {
@@ -125,7 +161,9 @@ pub async fn run(context: CameraContext, camera: CameraConfig, shutdown: Cancell
     connect_again_and_again(&camera, inputs, &metrics, &shutdown).await;
     // In the order of the data: each ends when the one before it has.
     let drain = async {
-        for task in [recording].into_iter().chain(motion.tasks).chain([clips, speaker]) {
+        for task in
+            [recording].into_iter().chain(motion.tasks).chain([clips, stills, speaker, health, self_test])
+        {
             if let Err(error) = task.await {
                 tracing::error!(device = %camera.id, %error, "camera task failed");
             }
@@ -168,6 +206,7 @@ impl Motion {
         camera: &CameraConfig,
         metrics: &CameraMetrics,
         clips: mpsc::Sender<ClipJob>,
+        (picture, view): (watch::Sender<Option<Vec<PictureFault>>>, &View),
         shutdown: &CancellationToken,
     ) -> Self {
         let mut motion = Self { turns: Arc::default(), feed: None, told: None, tasks: Vec::new() };
@@ -185,7 +224,7 @@ impl Motion {
             motion.hear(say(SeenBy::Camera), context.clock.clone());
         }
         if config.enabled && config.source != MotionSource::Camera {
-            motion.look(context, camera, metrics, say(SeenBy::Pixels), shutdown);
+            motion.look(context, camera, metrics, (say(SeenBy::Pixels), picture, view), shutdown);
         }
         motion
     }
@@ -206,11 +245,12 @@ impl Motion {
         context: &CameraContext,
         camera: &CameraConfig,
         metrics: &CameraMetrics,
-        say: MotionSay,
+        (say, picture, view): (MotionSay, watch::Sender<Option<Vec<PictureFault>>>, &View),
         shutdown: &CancellationToken,
     ) {
+        let eye = Eye::open(&context.data_dir, &camera.id, picture, view.is_meant.clone());
         let (feed, queue) = mpsc::channel(crate::limits::MOTION_QUEUE_MAX);
-        let worker = motion_worker::MotionWorker::new(say, metrics.clone());
+        let worker = motion_worker::MotionWorker::new(say, eye, metrics.clone());
         self.tasks.push(tokio::spawn(worker.run(queue)));
         if let Some(sub_url) = &camera.sub_url {
             let feed = MotionFeed::new(Which::Sub, self.turns.clone(), Some(feed.clone()), metrics.clone());
@@ -227,7 +267,7 @@ impl Motion {
         _context: &CameraContext,
         camera: &CameraConfig,
         _metrics: &CameraMetrics,
-        _say: MotionSay,
+        _say: (MotionSay, watch::Sender<Option<Vec<PictureFault>>>, &View),
         _shutdown: &CancellationToken,
     ) {
         tracing::warn!(device = %camera.id, "built without feature media: motion is known only if the camera tells it");

@@ -15,6 +15,7 @@ use super::motion::{MotionInput, MotionUnit, Stream};
 use super::motion_look::MotionLook;
 use super::motion_say::{Moment, MotionSay, Peak};
 use crate::edge::clock;
+use crate::edge::health::eye::Eye;
 use crate::edge::motion::{MotionChange, Sighting};
 use crate::limits::{BACKOFF_FIRST, BACKOFF_MAX};
 use crate::media::MediaError;
@@ -31,6 +32,7 @@ pub struct MotionWorker {
     say: MotionSay,
     metrics: CameraMetrics,
     look: MotionLook,
+    eye: Eye,
     decoder: Option<Decoder>,
     faulty: bool,
     backoff: Duration,
@@ -53,9 +55,10 @@ struct Anchor {
 }
 
 impl MotionWorker {
-    pub fn new(say: MotionSay, metrics: CameraMetrics) -> Self {
+    pub fn new(say: MotionSay, eye: Eye, metrics: CameraMetrics) -> Self {
         Self {
             look: MotionLook::new(say.config.clone()),
+            eye,
             say,
             metrics,
             decoder: None,
@@ -72,7 +75,10 @@ impl MotionWorker {
             tokio::select! {
                 input = inputs.recv() => match input {
                     Some(MotionInput::Unit(unit)) => self.take(unit).await,
-                    Some(MotionInput::Ended) => self.end_event().await,
+                    Some(MotionInput::Ended) => {
+                        self.eye.interrupted();
+                        self.end_event().await;
+                    }
                     None => break,
                 },
                 output = next_output(&mut self.decoder) => self.take_output(output).await,
@@ -81,6 +87,7 @@ impl MotionWorker {
         }
         self.end_event().await;
         self.stop_decoder().await;
+        self.eye.save();
     }
 
     async fn take(&mut self, unit: MotionUnit) {
@@ -159,6 +166,9 @@ impl MotionWorker {
             self.say_fault(FaultPhase::Cleared, "pictures are decoded again".into()).await;
         }
         let seen = self.look.see(&frame);
+        if let Some(at_ns) = seen.at_ns {
+            self.eye.look(at_ns, frame.width, &frame.pixels);
+        }
         if let Some(change) = seen.change {
             self.change(change).await;
         }
@@ -295,7 +305,8 @@ mod tests {
             seen_by: SeenBy::Pixels,
             event: None,
         };
-        let made = MotionWorker::new(say, metrics);
+        let eye = Eye::forgetful(tokio::sync::watch::channel(None).0);
+        let made = MotionWorker::new(say, eye, metrics);
         (made, said, jobs)
     }
 

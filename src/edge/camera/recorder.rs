@@ -24,6 +24,7 @@ use super::timing::{Mapping, Timing};
 use crate::edge::clock::{self, Era, Reading, Watch};
 use crate::edge::coverage::{Recorded, Tracker};
 use crate::edge::fmp4::{self, Sample, TIMESCALE, Track, WallClock};
+use crate::edge::health::camera::CameraClock;
 use crate::edge::outbox::NewEvent;
 use crate::edge::ring::{Durable, Report, Ring, RingError, RingRecovery, Run};
 use crate::limits::{
@@ -64,6 +65,8 @@ pub struct Recorder {
     pub clock: Watch,
     /// The era of the clock that was seen last.
     pub era: Option<Era>,
+    /// What is known of the camera's clock, for who tells how the camera is doing.
+    pub clock_told: watch::Sender<CameraClock>,
 }
 
 /// What belongs to one connection.
@@ -245,11 +248,14 @@ impl Recorder {
 
     fn take_report(&mut self, report: SenderReport) {
         self.metrics.sender_reports.inc();
+        let off_ms = report.time.as_millisecond() - report.arrived.as_millisecond();
+        self.clock_told.send_modify(|told| told.off_ms = Some(off_ms));
         self.connection.timing.report(report);
     }
 
     async fn take_unit(&mut self, unit: AccessUnit) {
         self.metrics.access_units.inc();
+        self.metrics.key_frames.inc_by(unit.sync.into());
         self.metrics.bytes.inc_by(unit.data.len() as u64);
         self.metrics.lost_packets.inc_by(unit.lost_packets.into());
         self.check_jump(unit.pts).await;
@@ -410,6 +416,7 @@ impl Recorder {
             audio_ticks: 0,
             began: Instant::now(),
         });
+        self.clock_told.send_modify(|told| told.stamped = Some(mapping.clock));
         let (run, start) = (Uuid::now_v7(), mapping.time(first));
         tracing::info!(device = %self.device, %run, %start, clock = ?mapping.clock, "recording");
         Some(Run { run, start, clock: mapping.clock, track })

@@ -8,7 +8,6 @@
 //! RTP timestamps are presentation times; with B-frames they go back and forth, so their order is not
 //! enforced here (retina can, and must not be asked to).
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +27,7 @@ use crate::edge::config::{CameraConfig, Transport};
 use crate::edge::fmp4::{self, AudioTrack, Track};
 use crate::limits::{ACCESS_UNIT_BYTES_MAX, CAMERA_CONNECT_MAX, CAMERA_KEY_FRAME_WAIT, METADATA_PAUSE};
 use crate::model::{Picture, Time, VideoCodec};
+use crate::tls;
 
 /// What a connection yields, in order.
 #[derive(Debug)]
@@ -500,27 +500,13 @@ async fn credentials(camera: &CameraConfig) -> Result<Option<Credentials>, Sessi
         None => String::new(),
         Some(path) => {
             let shown = path.display().to_string();
-            let read = tokio::task::spawn_blocking(move || read_secret(&path)).await;
-            read.unwrap_or_else(|e| Err(e.to_string()))
+            let read = tokio::task::spawn_blocking(move || tls::read_secret(&path)).await;
+            read.map_err(|e| e.to_string())
+                .and_then(|read| read.map_err(|e| e.to_string()))
                 .map_err(|why| SessionError::Password { path: shown, why })?
         }
     };
     Ok(Some(Credentials { username, password }))
-}
-
-/// A secret of one line from a file that only its owner may read.
-fn read_secret(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    use std::os::unix::fs::PermissionsExt;
-    const SECRET_BYTES_MAX: u64 = 4096;
-    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let mode = file.metadata().map_err(|e| e.to_string())?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(format!("others may read it (mode {:03o}); set it to 600", mode & 0o777));
-    }
-    let mut text = String::new();
-    file.take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(|e| e.to_string())?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// The track by the newest parameter sets; none while there are none.
@@ -589,7 +575,6 @@ fn wall(at: Instant) -> Time {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -606,18 +591,5 @@ mod tests {
         let mut begun = start(long_ago);
         begun.check(true, true).unwrap();
         begun.check(true, false).unwrap();
-    }
-
-    #[test]
-    fn a_password_that_others_may_read_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("password");
-        std::fs::write(&path, "mật khẩu\n").unwrap();
-        for (mode, taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            let read = read_secret(&path);
-            assert_eq!(read.is_ok(), taken, "{mode:o}: {read:?}");
-            assert!(read.is_err() || read == Ok("mật khẩu".to_owned()));
-        }
     }
 }

@@ -88,6 +88,8 @@ impl Worker {
             rings: Default::default(),
             metrics: metrics.clone(),
             clock: Watch::of_machine(data_dir),
+            stills: Default::default(),
+            first: Default::default(),
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(run(context, camera.clone(), shutdown.clone()));

@@ -139,17 +139,23 @@ impl Desk {
     }
 }
 
-fn check_form(command: &LampCommand) -> Result<(), String> {
+/// The texts of a command, of whatever kind.
+pub fn check_words(correlation: &str, actor: &str, purpose: Option<&str>) -> Result<(), String> {
     let is_within = |text: &str, most: usize| text.chars().nth(most).is_none();
-    if command.correlation.is_empty() || !is_within(&command.correlation, COMMAND_ID_CHARS_MAX) {
+    if correlation.is_empty() || !is_within(correlation, COMMAND_ID_CHARS_MAX) {
         return Err(format!("correlation: 1 to {COMMAND_ID_CHARS_MAX} characters"));
     }
-    if command.actor.is_empty() || !is_within(&command.actor, COMMAND_ACTOR_CHARS_MAX) {
+    if actor.is_empty() || !is_within(actor, COMMAND_ACTOR_CHARS_MAX) {
         return Err(format!("actor: 1 to {COMMAND_ACTOR_CHARS_MAX} characters"));
     }
-    if command.purpose.as_ref().is_some_and(|purpose| !is_within(purpose, PURPOSE_CHARS_MAX)) {
+    if purpose.is_some_and(|purpose| !is_within(purpose, PURPOSE_CHARS_MAX)) {
         return Err(format!("purpose: at most {PURPOSE_CHARS_MAX} characters"));
     }
+    Ok(())
+}
+
+fn check_form(command: &LampCommand) -> Result<(), String> {
+    check_words(&command.correlation, &command.actor, command.purpose.as_deref())?;
     match command.act {
         LampAct::Dim { percent } if percent > 100 => Err(format!("dim to {percent} %: 0 to 100")),
         _ => Ok(()),

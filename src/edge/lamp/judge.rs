@@ -5,7 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::plan::Reading;
-use crate::edge::config::{CircuitConfig, LampConfig};
+use jiff::SignedDuration;
+
+use crate::edge::config::CircuitConfig;
 use crate::model::{Lamp, LampCommanded, LampReason};
 
 /// Power that changes by more than this share of what was last reported, and by more than
@@ -46,7 +48,7 @@ struct Circuit {
 struct Reported {
     at: Instant,
     on: bool,
-    power_w: f64,
+    power_w: Option<f64>,
     fault: Option<CircuitFault>,
 }
 
@@ -60,7 +62,8 @@ enum CircuitFault {
 }
 
 impl Lamps {
-    pub fn new(config: &LampConfig) -> Self {
+    /// Each circuit is reported again after a `heartbeat`. A nominal power of 0 is one that nobody knows.
+    pub fn new(heartbeat: SignedDuration, circuits: &[CircuitConfig]) -> Self {
         let circuit = |c: &CircuitConfig| Circuit {
             number: c.circuit,
             nominal_w: c.nominal_power_w,
@@ -70,8 +73,8 @@ impl Lamps {
             reported: None,
             commanded: None,
         };
-        let heartbeat = Duration::try_from(config.heartbeat).unwrap_or_default();
-        Self { heartbeat, circuits: config.circuits.iter().map(circuit).collect() }
+        let heartbeat = Duration::try_from(heartbeat).unwrap_or_default();
+        Self { heartbeat, circuits: circuits.iter().map(circuit).collect() }
     }
 
     /// Takes a reading of the circuit at `index`; says what is to be reported, if anything.
@@ -130,23 +133,24 @@ impl Circuit {
     }
 
     fn judge_power(&self, reading: Reading) -> Option<CircuitFault> {
+        let power_w = reading.power_w?;
         let residual_w = self.nominal_w * RESIDUAL_SHARE;
         if !reading.on {
-            return (reading.power_w > residual_w.max(POWER_CHANGE_W)).then_some(CircuitFault::OnWhenOff);
+            return (power_w > residual_w.max(POWER_CHANGE_W)).then_some(CircuitFault::OnWhenOff);
         }
-        if reading.power_w < residual_w {
+        if power_w < residual_w {
             return Some(CircuitFault::SupplyLoss);
         }
         let has_failed = self.fault == Some(CircuitFault::LampFailure);
         let (share, of_a_lamp) =
             if has_failed { (MENDED_SHARE, MENDED_OF_A_LAMP) } else { (MISSING_SHARE, MISSING_OF_A_LAMP) };
         let tolerated_w = self.lamp_w.map_or(self.nominal_w * share, |lamp_w| lamp_w * of_a_lamp);
-        (self.nominal_w - reading.power_w > tolerated_w).then_some(CircuitFault::LampFailure)
+        (self.nominal_w - power_w > tolerated_w).then_some(CircuitFault::LampFailure)
     }
 
     /// A fixed name; for missing power a colon and how much follow.
-    fn fault_text(&self, fault: CircuitFault, power_w: f64) -> String {
-        let missing_w = self.nominal_w - power_w;
+    fn fault_text(&self, fault: CircuitFault, power_w: Option<f64>) -> String {
+        let missing_w = self.nominal_w - power_w.unwrap_or(0.0);
         match (fault, self.lamp_w) {
             (CircuitFault::Contact, _) => "cabinet_fault".into(),
             (CircuitFault::SupplyLoss, _) => "supply_loss".into(),
@@ -163,8 +167,10 @@ impl Circuit {
 
     fn reason(&self, reading: Reading, now: Instant, heartbeat: Duration) -> Option<LampReason> {
         let Some(last) = &self.reported else { return Some(LampReason::Change) };
-        let power_changed =
-            (reading.power_w - last.power_w).abs() > (last.power_w * POWER_CHANGE_SHARE).max(POWER_CHANGE_W);
+        let power_changed = match (reading.power_w, last.power_w) {
+            (Some(now), Some(last)) => (now - last).abs() > (last * POWER_CHANGE_SHARE).max(POWER_CHANGE_W),
+            (now, last) => now.is_some() && last.is_none(),
+        };
         if reading.on != last.on || self.fault != last.fault || power_changed {
             Some(LampReason::Change)
         } else {
@@ -178,18 +184,8 @@ mod tests {
     use super::*;
     use crate::model::LampAct;
 
-    fn config(circuit: CircuitConfig) -> LampConfig {
-        LampConfig {
-            id: "cab-01".parse().unwrap(),
-            address: String::new(),
-            map: "map.toml".into(),
-            poll: jiff::SignedDuration::from_secs(1),
-            heartbeat: jiff::SignedDuration::from_secs(900),
-            answer: jiff::SignedDuration::from_secs(1),
-            commands: Vec::new(),
-            units: Default::default(),
-            circuits: vec![circuit],
-        }
+    fn lamps(circuit: CircuitConfig) -> Lamps {
+        Lamps::new(SignedDuration::from_secs(900), &[circuit])
     }
 
     fn circuit(nominal_power_w: f64) -> CircuitConfig {
@@ -199,7 +195,7 @@ mod tests {
 
     #[test]
     fn where_the_number_of_lamps_is_known_one_failed_lamp_shows() {
-        let mut lamps = Lamps::new(&config(CircuitConfig { lamps: Some(40), ..circuit(1600.0) }));
+        let mut lamps = lamps(CircuitConfig { lamps: Some(40), ..circuit(1600.0) });
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
         lamps.observe(0, reading(true, 1600.0), at(0)).unwrap();
@@ -212,7 +208,7 @@ mod tests {
     }
 
     fn reading(on: bool, power_w: f64) -> Reading {
-        Reading { on, current_a: power_w / 218.5, power_w, ..Reading::default() }
+        Reading { on, current_a: Some(power_w / 218.5), power_w: Some(power_w), ..Reading::default() }
     }
 
     #[test]
@@ -294,7 +290,7 @@ mod tests {
         ];
         let start = Instant::now();
         for (name, steps) in table {
-            let mut lamps = Lamps::new(&config(circuit(nominal)));
+            let mut lamps = lamps(circuit(nominal));
             for (second, reading, expected) in steps {
                 let found = lamps.observe(0, reading, start + Duration::from_secs(second));
                 let said = found.as_ref().map(|lamp| (lamp.reason, lamp.fault.as_deref()));
@@ -309,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_the_outbox_refused_is_due_again() {
-        let mut lamps = Lamps::new(&config(circuit(100.0)));
+        let mut lamps = lamps(circuit(100.0));
         let now = Instant::now();
         let lamp = lamps.observe(0, reading(true, 100.0), now).unwrap();
         assert!(lamps.observe(0, reading(true, 100.0), now).is_none());
@@ -319,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_a_circuit_was_told_is_reported_with_its_next_reading() {
-        let mut lamps = Lamps::new(&config(circuit(100.0)));
+        let mut lamps = lamps(circuit(100.0));
         let now = Instant::now();
         lamps.observe(0, reading(true, 100.0), now).unwrap();
         let told = |on| LampCommanded {

@@ -12,7 +12,7 @@
 
 mod bus;
 pub mod command;
-mod judge;
+pub mod judge;
 pub mod map;
 pub mod plan;
 
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use prometheus::{IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounterVec, Registry};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -53,7 +53,7 @@ pub const VALUE_ABSURD: &str = "lamp_value_absurd";
 #[derive(Clone)]
 pub struct Metrics {
     readings: IntCounterVec,
-    reading_ms: IntGaugeVec,
+    reading_seconds: GaugeVec,
     failures: IntCounterVec,
     absurd: IntCounterVec,
     commands: IntCounterVec,
@@ -68,7 +68,11 @@ impl Metrics {
                 "Times that the cabinet was read, in part at least",
                 &["device"],
             )?,
-            reading_ms: part.gauges("reading_ms", "How long the last reading took", &["device"])?,
+            reading_seconds: part.fractions(
+                "reading_seconds",
+                "How long the last reading took",
+                &["device"],
+            )?,
             failures: part.counters(
                 "failures_total",
                 "Requests without a good answer",
@@ -102,7 +106,7 @@ pub struct LampContext {
 pub async fn run(config: LampConfig, plan: Plan, context: LampContext, shutdown: CancellationToken) {
     let answer_max = Duration::try_from(config.answer).unwrap_or_default();
     let mut cabinet = Cabinet {
-        lamps: Lamps::new(&config),
+        lamps: Lamps::new(config.heartbeat, &config.circuits),
         desk: Desk::new(&config, Time::now()),
         bus: Bus::new(config.address.clone(), answer_max),
         config,
@@ -250,7 +254,7 @@ impl Cabinet {
         let metrics = self.context.metrics.clone();
         let device = self.config.id.to_string();
         metrics.readings.with_label_values(&[&device]).inc();
-        metrics.reading_ms.with_label_values(&[&device]).set(round.took.as_millis() as i64);
+        metrics.reading_seconds.with_label_values(&[&device]).set(round.took.as_secs_f64());
         let mut absurd = Vec::new();
         for index in 0..self.config.circuits.len() {
             let read = self.plan.circuit(index, &round.answers);
@@ -474,6 +478,7 @@ fn result_of(command: &LampCommand, reading: Reading, is_recorded: bool) -> Comm
         why: why.map(str::to_owned),
         on,
         dim_percent,
+        clip: None,
     }
 }
 

@@ -16,8 +16,9 @@ use crate::toml_file::{ConfigError, ConfigFile};
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Reading {
     pub on: bool,
-    pub current_a: f64,
-    pub power_w: f64,
+    /// None where nobody measures it; a cabinet always does.
+    pub current_a: Option<f64>,
+    pub power_w: Option<f64>,
     /// The cabinet's own fault contact.
     pub contact: bool,
     pub voltage_v: Option<f64>,
@@ -202,8 +203,8 @@ impl Reading {
     fn set(&mut self, quantity: Quantity, value: f64) {
         match quantity {
             Quantity::On => self.on = value != 0.0,
-            Quantity::Current => self.current_a = value,
-            Quantity::Power => self.power_w = value,
+            Quantity::Current => self.current_a = Some(value),
+            Quantity::Power => self.power_w = Some(value),
             Quantity::Voltage => self.voltage_v = Some(value),
             Quantity::PowerFactor => self.power_factor = Some(value),
             Quantity::Energy => self.energy_kwh = Some(value),
@@ -409,8 +410,8 @@ mod tests {
         let first = plan.circuit(0, &answers);
         let reading = Reading {
             on: true,
-            current_a: 5.2,
-            power_w: 1200.0,
+            current_a: Some(5.2),
+            power_w: Some(1200.0),
             contact: false,
             voltage_v: Some(230.5),
             power_factor: Some(-0.98),
@@ -425,7 +426,10 @@ mod tests {
         // What a circuit can do without is left out.
         answers[3] = answer(800.0);
         answers[2] = energy(-1.0);
-        assert_eq!(plan.circuit(1, &answers).reading.map(|r| (r.power_w, r.energy_kwh)), Some((800.0, None)));
+        assert_eq!(
+            plan.circuit(1, &answers).reading.map(|r| (r.power_w, r.energy_kwh)),
+            Some((Some(800.0), None))
+        );
         let first = plan.circuit(0, &answers);
         assert_eq!((first.reading.map(|r| r.energy_kwh), first.absurd.len()), (Some(None), 1));
         // Without a required one there is no reading.

@@ -383,7 +383,7 @@ mod tests {
     }
 
     fn status() -> NewEvent {
-        let data = EventData::Status(Status { working: true, detail: None });
+        let data = EventData::Status(Status::new(true, None));
         NewEvent { device: None, time: Time::now(), clock: CLOCK, data }
     }
 

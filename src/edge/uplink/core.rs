@@ -65,6 +65,8 @@ pub struct Core {
     backlog_window: usize,
     /// The backlog's window is not halved again before.
     halved_until: Option<Instant>,
+    /// What the newest receipt took, from the sending of what it covers.
+    receipt_took: Option<Duration>,
 }
 
 /// What of one epoch waits or is on its way.
@@ -100,6 +102,7 @@ impl Default for Core {
             pause_until: None,
             backlog_window: BACKLOG_WINDOW_FIRST,
             halved_until: None,
+            receipt_took: None,
         }
     }
 }
@@ -186,6 +189,10 @@ impl Core {
         let Some(flow) = self.epochs.iter_mut().find(|flow| flow.epoch == receipt.epoch) else { return };
         let covered = receipt.covered();
         flow.waiting.remove_all(&covered);
+        let took =
+            flow.sent.iter().filter(|(first, flight)| !covered.overlap(**first, flight.last).is_empty());
+        let took = took.map(|(_, flight)| now.saturating_duration_since(flight.at)).min();
+        self.receipt_took = took.or(self.receipt_took);
         let arrived = flow.arrived(&covered, now);
         // What the hub misses although it was sent a while ago is lost; what was just sent may be on its way.
         let asked = receipt.asked();
@@ -196,6 +203,11 @@ impl Core {
         if let Some((count, delay)) = arrived {
             self.adapt(count, delay, now);
         }
+    }
+
+    /// From sending to the newest receipt.
+    pub fn receipt_took(&self) -> Option<Duration> {
+        self.receipt_took
     }
 
     /// Follows the time that receipts of the backlog take.

@@ -10,10 +10,11 @@ pub mod core;
 pub mod side;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus::{IntCounter, IntGauge, Registry};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,13 +22,14 @@ use super::clock;
 use super::lamp::command::Orders;
 use super::outbox::{Accept, EpochStart, Store};
 use super::room::Room;
+use super::still::{Asked, Stills};
 use crate::limits::{BOX_STATUS_REPEAT, OUTBOX_QUEUE_MAX};
 use crate::metrics::Part;
 use crate::model::{BoxId, Time};
 use crate::mqtt::{LinkEvent, LinkSender, OutMessage, PublishOutcome};
 use crate::wire::{BoxStatus, CommandResult};
 pub use core::{Action, Core, Parcel};
-pub use side::BoxSide;
+pub use side::{BoxSide, DeviceCommand};
 
 /// Counters of the uplink. Clones share them.
 #[derive(Clone)]
@@ -40,9 +42,25 @@ pub struct Metrics {
     lost: IntCounter,
     owed: IntGauge,
     link_up: IntGauge,
+    link_losses: IntCounter,
+    receipt_ms: IntGauge,
 }
 
 impl Metrics {
+    /// Events without a receipt.
+    pub fn owed(&self) -> u64 {
+        u64::try_from(self.owed.get()).unwrap_or(0)
+    }
+
+    pub fn link_losses(&self) -> u64 {
+        self.link_losses.get()
+    }
+
+    /// From sending an event to its receipt, of the newest one, milliseconds; None before the first.
+    pub fn receipt_ms(&self) -> Option<u64> {
+        u64::try_from(self.receipt_ms.get()).ok().filter(|&ms| ms > 0)
+    }
+
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let part = Part::new(registry, "camnet_edge_");
         Ok(Self {
@@ -55,6 +73,8 @@ impl Metrics {
                 .counter("events_lost_total", "Events that the box's disk lost before the hub had them")?,
             owed: part.gauge("events_owed", "Events that no receipt covers yet")?,
             link_up: part.gauge("link_up", "1 while the MQTT link is up")?,
+            link_losses: part.counter("link_losses_total", "Times that the MQTT link was lost")?,
+            receipt_ms: IntGauge::new("receipt_ms", "Not shown: the box tells it with its health")?,
         })
     }
 }
@@ -69,22 +89,69 @@ pub struct Uplink {
     pub link_events: mpsc::Receiver<LinkEvent>,
     /// Where lamp commands go, and where what became of them comes from.
     pub orders: Orders,
+    /// Where commands for stills go, and where their results are sent.
+    pub stills: Stills,
+    pub still_results: mpsc::Sender<CommandResult>,
     pub results: mpsc::Receiver<CommandResult>,
+    pub signs: Signs,
     pub metrics: Metrics,
+}
+
+/// What the hub says to the box about itself, for who looks after that. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Signs {
+    /// The hub wants the box to ask.
+    pub ask: Arc<Notify>,
+    /// A receipt of this start has come.
+    pub receipted: CancellationToken,
 }
 
 /// A box's last will.
 pub fn status_body(online: bool) -> Vec<u8> {
-    BoxStatus { online, epochs: Vec::new() }.to_json()
+    BoxStatus { online, ..BoxStatus::default() }.to_json()
 }
 
 impl Uplink {
     pub async fn run(self, shutdown: CancellationToken) {
-        let Self { box_id, store, room, accepts, link, link_events, orders, results, metrics } = self;
+        let Self {
+            box_id,
+            store,
+            room,
+            accepts,
+            link,
+            link_events,
+            orders,
+            stills,
+            still_results,
+            results,
+            signs,
+            metrics,
+        } = self;
         let side = off_async(|| BoxSide::new(box_id, store, metrics, Instant::now()));
         let unsent = VecDeque::new();
-        let running = Running { side, room, accepts, link, link_events, orders, results, unsent };
+        let commands = Commands { orders, stills, still_results };
+        let running = Running { side, room, accepts, link, link_events, commands, results, signs, unsent };
         running.run(shutdown).await;
+    }
+}
+
+/// Where commands go.
+struct Commands {
+    orders: Orders,
+    stills: Stills,
+    still_results: mpsc::Sender<CommandResult>,
+}
+
+impl Commands {
+    /// Never waits; the result, if the command gets no further.
+    fn hand_over(&self, command: DeviceCommand) -> Result<(), CommandResult> {
+        match command {
+            DeviceCommand::Lamp(command) => self.orders.hand_over(command),
+            DeviceCommand::Still(command) => {
+                self.stills.hand_over(Asked::Still, command, &self.still_results)
+            }
+            DeviceCommand::View(command) => self.stills.hand_over(Asked::View, command, &self.still_results),
+        }
     }
 }
 
@@ -95,8 +162,9 @@ struct Running {
     accepts: mpsc::Receiver<Accept>,
     link: LinkSender,
     link_events: mpsc::Receiver<LinkEvent>,
-    orders: Orders,
+    commands: Commands,
     results: mpsc::Receiver<CommandResult>,
+    signs: Signs,
     /// Messages that the link did not take yet.
     unsent: VecDeque<OutMessage>,
 }
@@ -194,11 +262,17 @@ impl Running {
                 let draw = || EpochStart::draw(Time::now(), clock::quality());
                 let mut messages =
                     off_async(|| self.side.message(&message.topic, &message.payload, draw, now));
-                for command in self.side.take_lamp_commands() {
-                    if let Err(result) = self.orders.hand_over(command) {
-                        tracing::warn!(why = result.why, "lamp command refused");
+                for command in self.side.take_commands() {
+                    if let Err(result) = self.commands.hand_over(command) {
+                        tracing::warn!(why = result.why, "command refused");
                         messages.push(self.side.result(&result));
                     }
+                }
+                if self.side.take_told_to_ask() {
+                    self.signs.ask.notify_one();
+                }
+                if self.side.has_receipt() {
+                    self.signs.receipted.cancel();
                 }
                 // Receipts and commands are repeated by the hub as needed: nothing is kept for them here.
                 let _ = self.link.ack(vec![message.ack]);

@@ -4,6 +4,7 @@
 //! simulation drives the very same code. Each method returns the messages to send, in order.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
 use std::time::{Instant, SystemTime};
 
 use uuid::Uuid;
@@ -17,10 +18,21 @@ use crate::journal::JournalError;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::model::{BoxId, Epoch, Previous, Ranges, Time};
 use crate::mqtt::{Correlation, OutMessage, PublishOutcome};
-use crate::wire::{self, BoxStatus, Command, CommandResult, LampCommand, Receipt, Refused, Topic, TopicKind};
+use crate::wire::{
+    self, BoxStatus, Command, CommandResult, DiskTrouble, LampCommand, Receipt, Refused, StillCommand, Topic,
+    TopicKind,
+};
 
 /// Ranges of refusals of one epoch that are remembered as told.
 const REFUSED_TOLD_RANGES_MAX: usize = 1000;
+
+/// A command that is for a device, not for the box's side of the protocol.
+#[derive(Debug)]
+pub enum DeviceCommand {
+    Lamp(LampCommand),
+    Still(StillCommand),
+    View(StillCommand),
+}
 
 /// See the module.
 pub struct BoxSide {
@@ -30,8 +42,14 @@ pub struct BoxSide {
     metrics: Metrics,
     /// Refusals that were told.
     refused_told: HashMap<Epoch, Ranges>,
-    /// Of the messages since the last look; see [`BoxSide::take_lamp_commands`].
-    lamp_commands: Vec<LampCommand>,
+    /// Of the messages since the last look; see [`BoxSide::take_commands`].
+    commands: Vec<DeviceCommand>,
+    /// Why the outbox takes nothing.
+    disk: Option<DiskTrouble>,
+    /// The hub wants the box to ask about itself.
+    is_told_to_ask: bool,
+    /// The hub has durably something of the present epoch: it can be reached, there and back.
+    has_receipt: bool,
 }
 
 impl BoxSide {
@@ -40,8 +58,9 @@ impl BoxSide {
         let mut core = Core::default();
         core.step(Action::Owed(store.owed().collect()), now);
         metrics.owed.set(core.owed_count() as i64);
-        let (refused_told, lamp_commands) = (HashMap::new(), Vec::new());
-        Self { box_id, store, core, metrics, refused_told, lamp_commands }
+        let (refused_told, commands) = (HashMap::new(), Vec::new());
+        let (is_told_to_ask, has_receipt) = (false, false);
+        Self { box_id, store, core, metrics, refused_told, commands, disk: None, is_told_to_ask, has_receipt }
     }
 
     /// The current epoch and the last sequence accepted in it.
@@ -65,7 +84,10 @@ impl BoxSide {
             Ok(owed) => (Ok(()), owed),
             Err(error) => {
                 if let OutboxError::Disk(error) = &error {
-                    tracing::error!(%error, "the outbox can't be written");
+                    // Once; that it goes on, the box's status says.
+                    if self.disk.is_none() {
+                        tracing::error!(%error, "the outbox can't be written");
+                    }
                     self.reopen();
                 }
                 // What was receipted may have been forgotten with the write: it is owed again.
@@ -74,7 +96,25 @@ impl BoxSide {
         };
         let counter = if result.is_ok() { &self.metrics.accepted } else { &self.metrics.refused };
         counter.inc_by(count);
-        (result, self.step(Action::Owed(owed), now))
+        let mut messages = self.disk_news(result.as_ref().err());
+        messages.extend(self.step(Action::Owed(owed), now));
+        (result, messages)
+    }
+
+    /// That the disk takes nothing, or does again, is said where no disk is needed for it.
+    fn disk_news(&mut self, error: Option<&OutboxError>) -> Vec<OutMessage> {
+        let disk = match error {
+            Some(error) => {
+                let detail = error_chain(error);
+                Some(DiskTrouble { full: is_full(error), detail })
+            }
+            None => None,
+        };
+        if disk.as_ref().map(|disk| disk.full) == self.disk.as_ref().map(|disk| disk.full) {
+            return Vec::new();
+        }
+        self.disk = disk;
+        self.status()
     }
 
     /// Sees to it that the outbox has room, at the cost of footage.
@@ -91,6 +131,7 @@ impl BoxSide {
     }
 
     pub fn link_down(&mut self, now: Instant) {
+        self.metrics.link_losses.inc_by(self.metrics.link_up.get().unsigned_abs());
         self.metrics.link_up.set(0);
         let sends = self.core.step(Action::LinkDown, now);
         debug_assert!(sends.is_empty(), "nothing is sent without a link");
@@ -108,7 +149,7 @@ impl BoxSide {
 
     /// The retained word of the box about itself.
     pub fn status(&self) -> Vec<OutMessage> {
-        let status = BoxStatus { online: true, epochs: self.store.epochs() };
+        let status = BoxStatus { online: true, disk: self.disk.clone(), epochs: self.store.epochs() };
         vec![OutMessage {
             topic: Topic::new(&self.box_id, TopicKind::Status).to_string(),
             payload: status.to_json(),
@@ -134,9 +175,19 @@ impl BoxSide {
         }
     }
 
-    /// Commands for lamps that came since the last call.
-    pub fn take_lamp_commands(&mut self) -> Vec<LampCommand> {
-        std::mem::take(&mut self.lamp_commands)
+    /// Commands for devices that came since the last call.
+    pub fn take_commands(&mut self) -> Vec<DeviceCommand> {
+        std::mem::take(&mut self.commands)
+    }
+
+    /// Whether the hub has told the box, since the last call, to ask about itself.
+    pub fn take_told_to_ask(&mut self) -> bool {
+        std::mem::take(&mut self.is_told_to_ask)
+    }
+
+    /// Whether a receipt of the present epoch has come since the start.
+    pub fn has_receipt(&self) -> bool {
+        self.has_receipt
     }
 
     /// A message of the hub. `draw` gives the start of a new epoch, if one is asked for.
@@ -209,6 +260,7 @@ impl BoxSide {
 
     fn receipt(&mut self, receipt: Receipt, now: Instant) -> Vec<OutMessage> {
         self.metrics.receipts.inc();
+        self.has_receipt |= receipt.epoch == self.store.epoch() && receipt.upto > 0;
         self.tell_refused(&receipt);
         let again = match self.store.receipt(&receipt) {
             Ok(again) => again,
@@ -219,6 +271,9 @@ impl BoxSide {
             }
         };
         let mut messages = self.step(Action::Receipt(receipt), now);
+        if let Some(took) = self.core.receipt_took() {
+            self.metrics.receipt_ms.set(i64::try_from(took.as_millis()).unwrap_or(i64::MAX).max(1));
+        }
         if !again.is_empty() {
             let events: u64 = again.iter().map(Span::count).sum();
             tracing::info!(events, "the hub asks again for receipted events");
@@ -263,7 +318,20 @@ impl BoxSide {
             }
             Ok(Command::NewEpoch { .. }) => Vec::new(),
             Ok(Command::Lamp(command)) => {
-                self.lamp_commands.push(command);
+                self.commands.push(DeviceCommand::Lamp(command));
+                Vec::new()
+            }
+            Ok(Command::View(command)) => {
+                self.commands.push(DeviceCommand::View(command));
+                Vec::new()
+            }
+            Ok(Command::Still(command)) => {
+                self.commands.push(DeviceCommand::Still(command));
+                Vec::new()
+            }
+            Ok(Command::Configure { version, .. }) => {
+                tracing::info!(version, "the hub has set something for this box");
+                self.is_told_to_ask = true;
                 Vec::new()
             }
             Err(error) => {
@@ -279,7 +347,9 @@ impl BoxSide {
     }
 
     fn reopen(&mut self) {
-        if let Err(error) = self.store.reopen() {
+        if let Err(error) = self.store.reopen()
+            && self.disk.is_none()
+        {
             tracing::error!(%error, "the outbox can't be opened anew");
         }
     }
@@ -331,4 +401,29 @@ impl BoxSide {
             correlation: None,
         }
     }
+}
+/// No room is left, on the disk or in the outbox's share of it.
+fn is_full(error: &OutboxError) -> bool {
+    match error {
+        OutboxError::Full { .. } => true,
+        OutboxError::Disk(error) => match &**error {
+            JournalError::Io { source, .. } => {
+                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+            }
+            JournalError::Poisoned { why, .. } => why.contains(&ErrorKind::StorageFull.to_string()),
+            _ => false,
+        },
+        OutboxError::Closed => false,
+    }
+}
+
+/// The error with its causes.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
 }

@@ -324,13 +324,13 @@ pub fn place_in_time(
     if let Some(c) = corrections.iter().rev().find(fits) {
         let shift = SignedDuration::from_millis(c.correction_ms);
         if let (Ok(start), Ok(end)) = (start.checked_add(shift), end.checked_add(shift))
-            && is_plausible(start, end, received)
+            && is_plausible_span(start, end, received)
         {
             let (correction_ms, uncertainty_ms) = (c.correction_ms, c.uncertainty_ms);
             return (start, end, Basis::Corrected { correction_ms, uncertainty_ms });
         }
     }
-    if is_plausible(start, end, received) {
+    if is_plausible_span(start, end, received) {
         return (start, end, Basis::Recorded);
     }
     let length = end.duration_since(start);
@@ -345,7 +345,12 @@ pub fn place_in_time(
 /// What stands by its arrival reaches back at most this long.
 const ARRIVAL_SPAN_MAX: SignedDuration = SignedDuration::from_hours(24);
 
-fn is_plausible(start: Time, end: Time, received: Time) -> bool {
+/// Whether something may have happened then, as it arrived at `received`.
+pub fn is_plausible(time: Time, received: Time) -> bool {
+    is_plausible_span(time, time, received)
+}
+
+fn is_plausible_span(start: Time, end: Time, received: Time) -> bool {
     static EARLIEST: LazyLock<Time> =
         LazyLock::new(|| limits::TIME_EARLIEST.parse().expect("the limit is a time"));
     let ahead = SignedDuration::try_from(limits::TIME_AHEAD_MAX).expect("a day fits");

@@ -17,10 +17,13 @@ use crate::limits::{
     NEW_EPOCH_ASK_AGAIN, NEW_EPOCH_FORGET, NEW_EPOCH_PLACES_MAX, SEQUENCE_MAX, STATUS_EPOCHS_MAX,
 };
 use crate::model::{Boot, BoxId, DeviceId, Epoch, EventData, Previous, Time};
-use crate::wire::{self, BoxStatus, Decoded, Refusal, RefusalReason, Topic, TopicKind};
+use crate::wire::{self, BoxStatus, Decoded, DiskTrouble, Refusal, RefusalReason, Topic, TopicKind};
 
 /// Answers whether a box may speak for a device: now, or about a time when the device was its own.
 pub type SpeaksFor = Arc<dyn Fn(&BoxId, &DeviceId) -> bool + Send + Sync>;
+
+/// Answers whether a box is revoked: what then comes under its name is not its own.
+pub type IsOut = Arc<dyn Fn(&BoxId) -> bool + Send + Sync>;
 
 /// What happened.
 pub enum Action<'a, T> {
@@ -61,7 +64,7 @@ pub enum Effect<T> {
     /// For the index.
     Index(Batch),
     /// The box said whether it is online.
-    Online(BoxId, bool),
+    Online(BoxId, bool, Option<DiskTrouble>),
     /// The box said how far it got in which epochs: for the truth.
     Said(BoxId, Vec<Previous>),
     /// Wait a little, then commit again: nothing was said, and nothing of the group is given up.
@@ -71,6 +74,7 @@ pub enum Effect<T> {
 /// See the module.
 pub struct Core<T> {
     speaks_for: SpeaksFor,
+    is_out: IsOut,
     aside: SetAside,
     group: Group<T>,
     asked_for_epoch: HashMap<(BoxId, Epoch), Instant>,
@@ -87,12 +91,12 @@ struct Group<T> {
 
 impl<T> Core<T> {
     pub fn new(speaks_for: SpeaksFor) -> Self {
-        Self::with_aside(speaks_for, SetAside::default())
+        Self::with_aside(speaks_for, Arc::new(|_| false), SetAside::default())
     }
 
-    /// As [`Core::new`], with the counters of what is set aside.
-    pub fn with_aside(speaks_for: SpeaksFor, aside: SetAside) -> Self {
-        Self { speaks_for, aside, group: Group::default(), asked_for_epoch: HashMap::new() }
+    /// As [`Core::new`], with who is revoked, and the counters of what is set aside.
+    pub fn with_aside(speaks_for: SpeaksFor, is_out: IsOut, aside: SetAside) -> Self {
+        Self { speaks_for, is_out, aside, group: Group::default(), asked_for_epoch: HashMap::new() }
     }
 
     /// Records that wait for [`Action::Commit`].
@@ -145,12 +149,16 @@ impl<T> Core<T> {
     }
 
     fn status(&mut self, box_id: BoxId, payload: &[u8]) -> Vec<Effect<T>> {
+        if (self.is_out)(&box_id) {
+            // Its last will may still come; what it says of itself is not believed.
+            return vec![Effect::Online(box_id, false, None)];
+        }
         let Ok(status) = BoxStatus::from_json(payload) else {
             tracing::warn!(%box_id, "status of a box can't be read");
             self.aside.count(&box_id, "bad_status", 1);
             return Vec::new();
         };
-        let mut effects = vec![Effect::Online(box_id.clone(), status.online)];
+        let mut effects = vec![Effect::Online(box_id.clone(), status.online, status.disk)];
         // What no box can have is not asked for.
         let mut epochs = status.epochs;
         epochs.truncate(STATUS_EPOCHS_MAX);
@@ -165,8 +173,12 @@ impl<T> Core<T> {
     fn events(&mut self, box_id: &BoxId, payload: &[u8], properties: &[(String, String)], received: Time) {
         let mut items = wire::decode(box_id, payload);
         let mut is_any_refused = false;
+        let is_out = (self.is_out)(box_id);
         for item in &mut items {
             check_device(&self.speaks_for, box_id, item);
+            if is_out {
+                refuse_revoked(box_id, item);
+            }
             is_any_refused |= matches!(item, Decoded::Refused(_));
         }
         // Which places the bad ones stand for can only be told from all of the message.
@@ -265,6 +277,17 @@ impl<T> Default for Group<T> {
             stored: Vec::new(),
         }
     }
+}
+
+/// Sets aside whatever comes under the name of a revoked box: a broker may still let it in.
+fn refuse_revoked(box_id: &BoxId, item: &mut Decoded) {
+    let Decoded::Event { event, json } = item else { return };
+    let detail = format!(
+        "box {box_id} is revoked; after it is enrolled again, `camnet journal replay` offers this again"
+    );
+    let why = (RefusalReason::Revoked, detail);
+    *item =
+        Decoded::Refused(Refusal::new(why, Some(event.epoch), Some(event.sequence), Some(event.id), json));
 }
 
 /// Refuses an event of a device that is not the box's: a box may speak only for itself and its own devices.

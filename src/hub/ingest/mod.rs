@@ -22,8 +22,10 @@ use uuid::Uuid;
 use super::aside::SetAside;
 use super::catalog::Catalog;
 use super::command::Commands;
+use super::fleet::keeper::Keeper;
 use super::indexer::{Batch, INDEX_BATCHES_MAX, Indexer};
 use super::latency::Searchable;
+use super::metrics::HubMetrics;
 use super::status::HubStatus;
 use super::truth::{Appended, HubRecord, JournalTruth, Outcome, StoredFile, Truth};
 use crate::limits::{COMMIT_EVENTS_MAX, INGEST_MESSAGES_MAX, INGEST_QUEUE_MAX};
@@ -32,7 +34,7 @@ use crate::model::{BoxId, Epoch, Time};
 use crate::mqtt::{Ack, LinkEvent, LinkSender, Message};
 use crate::wire::{Command, Topic, TopicKind};
 use core::{Action, Core, Effect};
-pub use core::{SpeaksFor, check_device};
+pub use core::{IsOut, SpeaksFor, check_device};
 use outgoing::Outgoing;
 
 /// What waits for the ingest thread.
@@ -137,11 +139,13 @@ impl Threads {
 pub fn start(
     truth: JournalTruth,
     catalog: Arc<dyn Catalog>,
-    speaks_for: SpeaksFor,
+    fleet: Keeper,
+    (speaks_for, is_out): (SpeaksFor, IsOut),
     link: LinkSender,
     status: Arc<HubStatus>,
-    metrics: &Metrics,
+    metrics: &HubMetrics,
 ) -> anyhow::Result<Ingest> {
+    let (metrics, of_each) = (metrics.registry(), metrics.of_each());
     status.journal_next.store(truth.next(), Ordering::Release);
     let counters = Arc::new(Counters::register(metrics)?);
     let (batches, batch_queue) = std_mpsc::sync_channel(INDEX_BATCHES_MAX);
@@ -149,14 +153,15 @@ pub fn start(
     indexer.catch_up(truth.next(), |_, _| Ok(()))?;
     let index_failures = counters.index_failures.clone();
     let searchable = Searchable::register(metrics)?;
-    let index_thread = std::thread::Builder::new()
-        .name("indexer".into())
-        .spawn(move || indexer.run(batch_queue, &index_failures, &searchable))?;
+    let index_thread = std::thread::Builder::new().name("indexer".into()).spawn(move || {
+        let applied = |records: &[HubRecord]| searchable.observe(records, Time::now());
+        indexer.run(batch_queue, &index_failures, |records| fleet.hear(records), applied);
+    })?;
     let (work, queue) = mpsc::channel(INGEST_QUEUE_MAX);
     let outgoing = Outgoing::default();
     tokio::spawn(outgoing.clone().run(link.clone(), counters.receipts.clone()));
     let worker = Worker {
-        core: Core::with_aside(speaks_for, SetAside::register(metrics)?),
+        core: Core::with_aside(speaks_for, is_out, SetAside::register(metrics, of_each)?),
         truth,
         link,
         outgoing,
@@ -305,9 +310,11 @@ impl Worker {
                         tracing::error!("the indexer has ended");
                     }
                 }
-                Effect::Online(box_id, online) => {
-                    tracing::info!(%box_id, online, "box status");
+                Effect::Online(box_id, online, disk) => {
+                    let disk_trouble = disk.as_ref().map(|disk| disk.detail.as_str());
+                    tracing::info!(%box_id, online, disk_trouble, "box status");
                     self.status.set_online(&box_id, online);
+                    self.status.set_disk(&box_id, disk);
                 }
                 Effect::Said(box_id, epochs) => self.truth.said(&box_id, epochs),
                 Effect::Retry => is_done = false,

@@ -80,7 +80,7 @@ fn record(n: u64) -> HubRecord {
         return HubRecord::Stored(StoredFile { sha256, bytes: n, box_id, clip, received: time });
     }
     let data = match n % 3 {
-        0 => EventData::Status(Status { working: true, detail: None }),
+        0 => EventData::Status(Status::new(true, None)),
         _ => EventData::Motion(Motion::new(Uuid::from_u128(n.into()), MotionPhase::Start, time, 0.5)),
     };
     let device = DeviceId::new(format!("cam-{:02}", n % 14)).unwrap();

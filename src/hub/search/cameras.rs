@@ -28,7 +28,7 @@ use super::round;
 use crate::hub::catalog::TimeRange;
 use crate::hub::registry::{History, Placement, Version};
 use crate::model::{
-    AreaId, DeviceId, DeviceKind, Point, Sector, SiteId, Time, View, bearing_deg, distance_m,
+    AreaId, DeviceId, DeviceKind, Point, Sector, SiteId, Time, View, ahead, bearing_deg, distance_m,
 };
 
 /// A device where it stood for some time.
@@ -212,6 +212,15 @@ impl Cameras {
         found
     }
 
+    /// Cameras that stand at `at` where they see the point.
+    pub fn seeing(&self, point: Point, at: Time) -> impl Iterator<Item = &DeviceId> {
+        let window = TimeRange { from: at, to: at };
+        let near = within(&self.views, Bounds::around(point, 0.1)).into_iter();
+        let stands = near.map(|n| &self.stands[n as usize]);
+        let sees = move |stand: &&Arc<Stand>| stand.is_there_in(window) && stand.sight(point).is_some();
+        stands.filter(sees).map(|stand| &stand.placement.device.id)
+    }
+
     /// Numbers of the stands that may meet all of `tests`: those of the test that leaves fewest.
     fn candidates(&self, tests: &[Test]) -> Vec<u32> {
         let mut fewest: Option<Vec<u32>> = None;
@@ -281,6 +290,18 @@ impl Stand {
     pub fn is_there_in(&self, window: TimeRange) -> bool {
         let Placement { from, until, .. } = &self.placement;
         *from <= window.to && until.is_none_or(|until| until > window.from)
+    }
+
+    /// The middle of what it sees; its own place where it has no view, or one all around.
+    pub fn middle(&self) -> Point {
+        let at = self.placement.site.point;
+        match &self.view {
+            Some(Shape::Sector(sector)) if sector.angle_deg < 360.0 => {
+                ahead(at, sector.heading_deg, sector.reach_m / 2.0)
+            }
+            Some(Shape::Polygon { middle, .. }) => *middle,
+            Some(Shape::Sector(_)) | None => at,
+        }
     }
 
     /// How it sees the point, if it does.

@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::ask;
+use super::enrol::{CertificateView, SettingView, certificates_of};
 use super::video::{self, Wanted};
 use super::{Problem, Web, blocking};
 use crate::hub::access::{AccessRecord, Action, Actor, Look, Pass};
@@ -54,7 +55,24 @@ pub fn router() -> Router<Arc<Web>> {
         .route("/footage-requests", post(ask::footage_request))
         .route("/events", get(super::events::events))
         .route("/boxes", get(boxes))
+        .route("/lighting", get(super::lighting::lighting))
+        .route("/boxes/{id}/enrol", post(super::enrol::enrol))
+        .route("/boxes/{id}/invitation", post(super::enrol::invite))
+        .route("/boxes/{id}/revoke", post(super::enrol::revoke))
+        .route("/boxes/{id}/config", get(super::enrol::config).put(super::enrol::set_config))
+        .route("/fleet", get(super::fleet::fleet))
+        .route("/fleet/rollup", get(super::fleet::rollup::rollup))
+        .route("/fleet/report", get(super::fleet::report))
+        .route("/fleet/report.csv", get(super::fleet::report_csv))
+        .route("/devices/{id}", get(super::fleet::device))
+        .route("/devices/{id}/service", post(super::fleet::service))
+        .route("/devices/{id}/still", post(super::fleet::still::still))
+        .route("/devices/{id}/view", post(super::fleet::still::view))
         .route("/devices/{id}/lamp", post(super::lamp::lamp))
+        .route("/work-orders", get(super::fleet::orders).post(super::fleet::open_order))
+        .route("/work-orders/{id}", get(super::fleet::order).post(super::fleet::act))
+        .route("/work-orders/{id}/photos", post(super::fleet::photo::take))
+        .route("/work-orders/{id}/photos/{sha256}", get(super::fleet::photo::show))
         .route("/refused", get(refused))
         .route("/refused/replay", post(replay))
         .route("/access", get(access))
@@ -368,6 +386,11 @@ pub struct BoxView {
     last_seen: Option<Time>,
     #[serde(skip_serializing_if = "Option::is_none")]
     online: Option<bool>,
+    /// Newest first.
+    certificates: Vec<CertificateView>,
+    /// What the hub set for it; absent if it never did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    setting: Option<SettingView>,
     epochs: Vec<EpochView>,
 }
 
@@ -382,19 +405,20 @@ pub struct EpochView {
     conflicts: u64,
 }
 
-/// Every box of the registry, and every other one that ever spoke.
+/// Every box of the registry, and every other one that ever spoke or was enrolled: its certificates, what it runs with,
+/// and what came of it.
 #[utoipa::path(get, path = "/api/v1/boxes", responses((status = 200, body = Boxes), (status = 503, body = Problem)))]
 pub async fn boxes(State(web): App) -> Answered<Boxes> {
     let catalog = web.catalog.clone();
     let rows = blocking(move || catalog.boxes()).await?;
     let mut boxes: BTreeMap<BoxId, BoxView> = BTreeMap::new();
-    let view = |id: &BoxId, last_seen| BoxView {
-        id: id.to_string(),
-        last_seen,
-        online: web.status.online(id),
-        epochs: Vec::new(),
+    let view = |id: &BoxId, last_seen| {
+        let (certificates, setting) = certificates_of(&web, id);
+        let online = web.status.online(id);
+        BoxView { id: id.to_string(), last_seen, online, certificates, setting, epochs: Vec::new() }
     };
-    for id in web.registry.history().boxes() {
+    let enrolled = web.enrol.look(|known| known.boxes.keys().cloned().collect::<Vec<_>>());
+    for id in web.registry.history().boxes().into_iter().chain(enrolled) {
         boxes.insert(id.clone(), view(&id, None));
     }
     for row in rows {

@@ -154,7 +154,7 @@ fn lamp_device(web: &Web, id: &str) -> Result<Device, Problem> {
 }
 
 fn done(result: CommandResult) -> Result<Json<LampDone>, Problem> {
-    let CommandResult { correlation, outcome, why, on, dim_percent } = result;
+    let CommandResult { correlation, outcome, why, on, dim_percent, .. } = result;
     let why = why.unwrap_or_default();
     match outcome {
         CommandOutcome::Ok => Ok(Json(LampDone { correlation, on, dim_percent })),

@@ -8,9 +8,13 @@ mod ask;
 pub mod boxes;
 pub mod console;
 mod copies;
+pub mod enrol;
 mod events;
+mod fleet;
 pub mod lamp;
+mod lighting;
 pub mod openapi;
+mod own;
 mod places;
 mod problem;
 mod stac;
@@ -40,7 +44,11 @@ use super::catalog::Catalog;
 use super::clips::ClipStore;
 use super::command::Commands;
 use super::copies::Copies;
-use super::metrics::HubMetrics;
+use super::enrol::Enrol;
+use super::fleet::device_figures::{self, DeviceSeries};
+use super::fleet::keeper::Keeper;
+use super::metrics::{HubMetrics, render};
+use super::photos::Photos;
 use super::registry::Registry;
 use super::reindex::Rebuilder;
 use super::replay::Replay;
@@ -49,6 +57,8 @@ use super::search::atlas::{Atlas, Atlases};
 pub use super::status::HubStatus;
 use crate::limits::{COMMIT_EVENTS_MAX, DRAIN_MAX};
 use crate::model::BoxId;
+pub use fleet::still::Taking;
+pub use own::serve_invited;
 pub use problem::Problem;
 
 /// What the officers' handlers call.
@@ -59,12 +69,18 @@ pub struct Web {
     pub gate: Arc<Gate>,
     pub clips: Arc<ClipStore>,
     pub copies: Arc<Copies>,
+    pub fleet: Keeper,
+    pub photos: Arc<Photos>,
+    /// Cameras that a still is taken of right now.
+    pub taking: Taking,
     /// What questions know of the registry; begins empty.
     pub atlases: Arc<Atlases>,
     pub metrics: HubMetrics,
+    pub device_series: DeviceSeries,
     pub status: Arc<HubStatus>,
     pub replay: Replay,
     pub commands: Commands,
+    pub enrol: Enrol,
     /// Who looks until login exists: the gate must know this name.
     pub actor: String,
     /// The hub runs as a demonstration; the console says so.
@@ -96,6 +112,7 @@ pub fn officers_router(web: Arc<Web>) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/metrics/devices", get(device_metrics))
         .route("/openapi.json", get(openapi::serve))
         .route("/basemap.json", get(console::base_map_place))
         .route("/basemap.pmtiles", get(console::base_map))
@@ -164,7 +181,22 @@ async fn metrics(State(web): State<Arc<Web>>) -> Response {
     web.metrics.journal_next.set(journal_next as i64);
     web.metrics.index_applied.set(web.catalog.applied() as i64);
     web.metrics.broker_up.set(web.status.broker_up.load(Ordering::Relaxed).into());
-    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], web.metrics.render()).into_response()
+    let text = blocking(move || web.metrics.render()).await;
+    ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+}
+
+/// Figures with a series for each device and box.
+async fn device_metrics(State(web): State<Arc<Web>>) -> Result<Response, Problem> {
+    let text = blocking(move || {
+        web.fleet.look(|inner| {
+            web.device_series.check(inner.roster.devices.len()).map_err(Problem::not_found)?;
+            let mut text = device_figures::text(inner)
+                .map_err(|error| Problem::internal(StatusCode::INTERNAL_SERVER_ERROR, &error))?;
+            text.extend(render(web.metrics.of_each()));
+            Ok::<_, Problem>(text)
+        })
+    });
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text.await?).into_response())
 }
 
 async fn measure(State(web): State<Arc<Web>>, request: Request, next: Next) -> Response {
@@ -185,7 +217,13 @@ async fn guard(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|h| h.to_str().ok());
     let host = host.or_else(|| request.uri().authority().map(|a| a.as_str()));
     let mut response = if host.is_some_and(is_loopback_name) {
-        next.run(request).await
+        match is_foreign(&request, host) {
+            false => next.run(request).await,
+            true => {
+                let detail = "a page of another site may not ask this hub to do anything";
+                Problem::new(StatusCode::FORBIDDEN, detail).into_response()
+            }
+        }
     } else {
         let detail = "this hub answers to localhost, 127.0.0.1 and [::1] only";
         Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
@@ -196,6 +234,17 @@ async fn guard(request: Request, next: Next) -> Response {
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// Whether a page from elsewhere lets an officer's browser do something: browsers name the page's origin with each request
+/// that is not just a reading one (Fetch Standard, "Origin header").
+fn is_foreign(request: &Request, host: Option<&str>) -> bool {
+    if request.method().is_safe() {
+        return false;
+    }
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return false };
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    origin.map(|(_, authority)| authority) != host
 }
 
 fn is_loopback_name(host: &str) -> bool {

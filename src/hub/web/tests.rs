@@ -15,6 +15,7 @@ use uuid::Uuid;
 use std::sync::atomic::AtomicBool;
 
 mod ask;
+mod fleet;
 mod stac;
 mod stream;
 
@@ -22,6 +23,7 @@ use super::*;
 use crate::hub::catalog::live::Live;
 use crate::hub::certificates::{init, issue_box, loopback_names};
 use crate::hub::clips::{Declared, StoredSink};
+use crate::hub::enrol::Reach;
 use crate::hub::registry::RegistryFile;
 use crate::hub::truth::{Arrived, HubRecord, JournalTruth, StoredFile, Truth};
 use crate::journal::Journal;
@@ -30,7 +32,7 @@ use crate::model::{
     BoxId, ClipCut, ClockQuality, ClockSource, Coverage, DeviceId, Epoch, Event, EventData, GapCause,
     Sha256Hash, Source, SpanState, Still, SyncState, Time, Video,
 };
-use crate::tls::{self, Identity};
+use crate::tls::Identity;
 
 /// A truth that indexes at once.
 struct Sink {
@@ -89,6 +91,7 @@ fn no_broker(shutdown: &CancellationToken) -> crate::mqtt::LinkSender {
         will: None,
         inflight_max: 10,
         session_keep: None,
+        login: None,
     };
     let (link, mut events, _) = crate::mqtt::start(config, shutdown.clone());
     tokio::spawn(async move { while events.recv().await.is_some() {} });
@@ -102,6 +105,12 @@ fn ward() -> RegistryFile {
 
 fn hour_ago() -> Time {
     Time::now() - SignedDuration::from_hours(1)
+}
+
+/// A book without a CA's key: nothing is signed.
+fn enrol_in(data: &std::path::Path) -> Enrol {
+    let reach = Reach { name: None, broker: None, mqtt_port: 8883, boxes_port: 8443, enrol_port: None };
+    Enrol::open_with(data, None, reach, Duration::from_secs(3600)).unwrap()
 }
 
 /// A file that begins as a base map does.
@@ -141,18 +150,26 @@ impl Hub {
         let copies = Copies::open(data, clips.clone(), metrics.registry()).unwrap();
         let shutdown = CancellationToken::new();
         let commands = Commands::new(no_broker(&shutdown), metrics.registry()).unwrap();
+        let (registry, status) = (Arc::new(registry), Arc::<HubStatus>::default());
+        let fleet =
+            Keeper::open(&data.join("fleet"), registry.clone(), status.clone(), metrics.registry()).unwrap();
         let web = Arc::new(Web {
+            fleet,
+            photos: Arc::new(Photos::open(data).unwrap()),
+            taking: Taking::default(),
             rebuilder: Arc::new(Rebuilder::new(index.clone(), data.join("journal"))),
             catalog: catalog(index),
-            registry: Arc::new(registry),
+            registry,
             gate: Arc::new(gate),
             clips,
             copies: Arc::new(copies),
             metrics,
-            status: Arc::default(),
+            device_series: Default::default(),
+            status,
             atlases: Arc::default(),
             replay: Arc::new(|_| Ok(Default::default())),
             commands,
+            enrol: enrol_in(data),
             actor: "demo".into(),
             demo: true,
             base_map: Some(base_map(data)),
@@ -639,9 +656,10 @@ impl Uploads {
         let identity = Identity { ca: file("ca.pem"), certificate: file("hub.pem"), key: file("hub.key") };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         self.url = format!("https://{}", listener.local_addr().unwrap());
-        let tls = tls::server_config(&identity).unwrap();
-        let metrics = self.hub.web.metrics.clone();
-        tokio::spawn(boxes::serve_boxes(listener, tls, clips, metrics, self.shutdown.clone()));
+        let enrol = self.hub.web.enrol.clone();
+        let tls = boxes::boxes_tls(&identity, enrol.clone()).unwrap();
+        let web = boxes::BoxesWeb { clips, enrol, metrics: self.hub.web.metrics.clone() };
+        tokio::spawn(boxes::serve_boxes(listener, tls, web, self.shutdown.clone()));
     }
 
     fn client(&self, identity: Option<(&std::path::Path, &str)>) -> Client {

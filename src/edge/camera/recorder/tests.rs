@@ -46,6 +46,7 @@ impl Camera {
         let (sender, events) = mpsc::channel(10_000);
         let began = watch.read().time;
         let mut recorder = Recorder {
+            clock_told: tokio::sync::watch::channel(Default::default()).0,
             device,
             ring: Arc::new(Mutex::new(ring)),
             tracker: Tracker::default(),

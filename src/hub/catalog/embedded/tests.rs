@@ -457,7 +457,7 @@ fn an_event_is_indexed_once_and_a_conflict_is_kept_beside_it() {
     let status = |id: u64| {
         one(seed(11, 3, 0), |e| {
             e.id = uuid(id);
-            e.data = EventData::Status(Status { working: true, detail: None });
+            e.data = EventData::Status(Status::new(true, None));
         })
     };
     let refused = record(9, &seed(8, 1, 0), true);

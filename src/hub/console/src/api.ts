@@ -251,18 +251,19 @@ const ADDRESS_CHARS_MAX = 7000;
 interface Ask {
   purpose: string;
   signal?: AbortSignal;
+  /** A picture goes as it is, everything else as JSON. */
   body?: unknown;
   accept?: string;
 }
 
-async function ask(path: string, { purpose, signal, body, accept = 'application/json' }: Ask): Promise<Response> {
+export async function ask(path: string, { purpose, signal, body, accept = 'application/json' }: Ask): Promise<Response> {
   const headers: Record<string, string> = { accept };
   if (purpose.trim()) headers['camnet-purpose'] = purposeHeader(purpose);
-  if (body !== undefined) headers['content-type'] = 'application/json';
+  if (body !== undefined) headers['content-type'] = body instanceof Blob ? body.type : 'application/json';
   const method = body === undefined ? 'GET' : 'POST';
   let response: Response;
   try {
-    response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+    response = await fetch(path, { method, headers, signal, body: body === undefined || body instanceof Blob ? body : JSON.stringify(body) });
   } catch (error) {
     if (signal?.aborted && !(signal.reason instanceof DOMException && signal.reason.name === 'TimeoutError')) throw error;
     throw new HubError('offline', 0, '', '');
@@ -274,8 +275,8 @@ async function ask(path: string, { purpose, signal, body, accept = 'application/
   throw new HubError(denied ? 'denied' : 'problem', response.status, title, problem.detail ?? '');
 }
 
-async function get<T>(path: string, purpose: string, signal?: AbortSignal, body?: unknown): Promise<T> {
-  const limit = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+export async function get<T>(path: string, purpose: string, signal?: AbortSignal, body?: unknown, within_ms = ANSWER_TIMEOUT_MS): Promise<T> {
+  const limit = AbortSignal.timeout(within_ms);
   const response = await ask(path, { purpose, body, signal: signal ? eitherSignal(signal, limit) : limit });
   return (await response.json()) as T;
 }

@@ -1,13 +1,15 @@
 // Owns the language: the catalogue, the choice and its memory, and words for lengths and clocks.
 import type { Clock } from './api';
 import en from './i18n/en.json';
+import type fleetVi from './i18n/fleet.vi.json';
 import vi from './i18n/vi.json';
 import { daysAgo, durationParts, formatDate, formatRange, windowsOf, type Range, type Weekday } from './time';
 
-export type Key = keyof typeof vi;
+/** The technicians' words come with their pages. */
+export type Key = keyof typeof vi | keyof typeof fleetVi;
 export type Language = 'vi' | 'en';
 
-const CATALOGUE: Record<Language, Record<Key, string>> = { vi, en };
+const CATALOGUE: Record<Language, Partial<Record<Key, string>>> = { vi: { ...vi }, en: { ...en } };
 const MEMORY = 'camnet.lang';
 
 class Locale {
@@ -16,6 +18,12 @@ class Locale {
 const locale = new Locale();
 
 export const language = () => locale.current;
+
+/** Adds the words of pages that are loaded later, before they are shown. */
+export function addWords(words: Record<Language, Partial<Record<Key, string>>>): void {
+  Object.assign(CATALOGUE.vi, words.vi);
+  Object.assign(CATALOGUE.en, words.en);
+}
 
 export function setLanguage(lang: Language): void {
   locale.current = lang;
@@ -31,7 +39,7 @@ export function chooseLanguage(asked: string | null): void {
 
 /** The catalogue's words for a key, with `{name}` filled in. */
 export function t(key: Key, values: Record<string, string | number> = {}): string {
-  return CATALOGUE[locale.current][key].replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
+  return (CATALOGUE[locale.current][key] ?? key).replace(/\{(\w+)\}/g, (whole, name: string) => String(values[name] ?? whole));
 }
 
 export function duration(ms: number): string {

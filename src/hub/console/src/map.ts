@@ -45,9 +45,13 @@ export interface Shapes {
   heat: Collection<Of<PointShape, { clips: number }>>;
   asked: Collection<Of<PolygonShape, Nothing>>;
   sectors: Collection<Of<PolygonShape, { state: CameraState }>>;
+  /** Stretches of street without light: dark, dark in part, and not known. */
+  unlit_dark: Collection<Of<LineString, Nothing>>;
+  unlit_partly: Collection<Of<LineString, Nothing>>;
+  unlit_unknown: Collection<Of<LineString, Nothing>>;
   draft: Collection<Of<LineString, Nothing>>;
 }
-export const LAYERS = ['grid', 'areas', 'streets', 'asked', 'heat', 'sectors', 'lamps', 'draft'] as const satisfies (keyof Shapes)[];
+export const LAYERS = ['grid', 'areas', 'streets', 'asked', 'heat', 'sectors', 'unlit_unknown', 'unlit_partly', 'unlit_dark', 'lamps', 'draft'] as const satisfies (keyof Shapes)[];
 
 const GRID_M = 100;
 const GRID_LINES = 16;
@@ -60,10 +64,12 @@ export interface Drawn {
   clips: Clip[];
   place: Place;
   drawing?: { kind: string; points: Point[] };
+  /** Without light, by darkness. */
+  unlit?: Record<'dark' | 'partly' | 'unknown', Ring[]>;
   center: Point;
 }
 
-export function shapes({ places, states, lamps, clips, place, drawing, center }: Drawn): Shapes {
+export function shapes({ places, states, lamps, clips, place, drawing, unlit, center }: Drawn): Shapes {
   const sites = new Map(places.sites.map((s) => [s.id, s]));
   const cameras = places.devices.filter((d) => d.kind === 'camera');
   const sectors = cameras.flatMap((device) => {
@@ -76,6 +82,7 @@ export function shapes({ places, states, lamps, clips, place, drawing, center }:
       linesOf(route).filter((l) => l.length > 1).map((l) => line(l, { state: lamps.get(device.id)?.get(number) ?? ('unknown' as LampState) })),
     ),
   );
+  const lines = (rings: Ring[] = []) => collection(rings.map((ring) => line(ring, {} as Nothing)));
   const streets = (places.streets ?? []).flatMap((street) => linesOf(street.line).map((l) => line(l, {} as Nothing)));
   return {
     grid: collection(streets.length ? [] : grid(center)),
@@ -85,6 +92,9 @@ export function shapes({ places, states, lamps, clips, place, drawing, center }:
     heat: collection(heat(clips)),
     asked: collection(askedRings(place).map((ring) => polygon(ring, {} as Nothing))),
     sectors: collection(sectors),
+    unlit_dark: lines(unlit?.dark),
+    unlit_partly: lines(unlit?.partly),
+    unlit_unknown: lines(unlit?.unknown),
     draft: collection(drawing && drawing.points.length > 1 ? [line(draftRing(drawing).map(lonLat), {} as Nothing)] : []),
   };
 }

@@ -146,6 +146,12 @@ class Console {
     await this.loadLamps();
   }
 
+  /** What the technicians' pages share with the officers': who looks, the registry, the clock. */
+  async startBeside(): Promise<void> {
+    setInterval(() => (this.now = new Date()), 1000);
+    await this.loadPlaces();
+  }
+
   async loadPlaces(): Promise<void> {
     try {
       this.session ??= await fetchSession(this.purpose);
@@ -537,7 +543,7 @@ function slowLink(): boolean {
   return link !== undefined && (link.saveData === true || /2g|3g/.test(link.effectiveType ?? ''));
 }
 
-function asHubError(error: unknown): HubError {
+export function asHubError(error: unknown): HubError {
   return error instanceof HubError ? error : new HubError('problem', 0, String(error), '');
 }
 

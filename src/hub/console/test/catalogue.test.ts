@@ -9,11 +9,12 @@ import { parse } from 'svelte/compiler';
 // The runner starts in the package's own directory.
 const root = join(process.cwd(), 'src');
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
-const vi = JSON.parse(read('i18n/vi.json')) as Record<string, string>;
-const en = JSON.parse(read('i18n/en.json')) as Record<string, string>;
-const components = readdirSync(join(root, 'components')).filter((n) => n.endsWith('.svelte'));
-const modules = readdirSync(root).filter((n) => n.endsWith('.ts'));
-const sources = [...components.map((n) => `components/${n}`), ...modules];
+const catalogue = (lang: string) =>
+  ['', 'fleet.'].map((part) => JSON.parse(read(`i18n/${part}${lang}.json`)) as Record<string, string>);
+const [vi, en] = ['vi', 'en'].map((lang) => Object.assign({}, ...catalogue(lang)) as Record<string, string>);
+const files = ['', 'components/', 'fleet/'].flatMap((folder) => readdirSync(join(root, folder)).map((name) => `${folder}${name}`));
+const components = files.filter((n) => n.endsWith('.svelte'));
+const sources = [...components, ...files.filter((n) => n.endsWith('.ts'))];
 
 /** Names that are the same in every language. */
 const NAMES = new Set(['camnet', 'J', 'K', 'L', 'N', 'P', 'Esc', 's']);
@@ -27,6 +28,25 @@ test('each language has every key, with the same blanks', () => {
     assert.ok(vi[key].trim() && en[key].trim(), `${key} is empty`);
     assert.equal(blanks(vi[key]), blanks(en[key]), `blanks of ${key}`);
   }
+});
+
+test('the technicians’ words are theirs alone', () => {
+  for (const lang of ['vi', 'en']) {
+    const [officers, technicians] = catalogue(lang).map(Object.keys);
+    assert.deepEqual(officers.filter((key) => technicians.includes(key)), [], 'in both catalogues');
+    assert.deepEqual(technicians.filter((key) => !key.startsWith('fleet.')), [], 'not of the fleet');
+    // Their pages are loaded later; what is loaded at once can't show their words.
+    const early = sources.filter((name) => !name.startsWith('fleet/')).map(read).join('\n');
+    assert.ok(!/\bt\(\s*['`]fleet\./.test(early), 'an officer’s page shows a technician’s word');
+  }
+});
+
+test('every trouble of the hub has a name and a next step', () => {
+  const rust = readFileSync(join(process.cwd(), '../../../src/model/state.rs'), 'utf8');
+  const list = /pub const ALL[^=]*= \[([^\]]*)\]/.exec(rust.slice(rust.indexOf('impl Trouble')))?.[1] ?? '';
+  const names = [...list.matchAll(/Self::(\w+)/g)].map((m) => m[1].replace(/(?<!^)([A-Z])/g, '_$1').toLowerCase());
+  assert.ok(names.length > 20, 'the list of troubles was not found');
+  assert.deepEqual(names.filter((name) => !vi[`fleet.trouble.${name}`] || !vi[`fleet.next.${name}`]), []);
 });
 
 test('every key is used, and every used key exists', () => {
@@ -58,6 +78,6 @@ test('no component shows a word that is not in the catalogue', () => {
     for (const key of ['nodes', 'fragment', 'body', 'consequent', 'alternate', 'fallback', 'children', 'attributes', 'pending', 'then', 'catch'])
       if (key in node) walk(file, node[key]);
   };
-  for (const name of components) walk(name, parse(read(`components/${name}`), { modern: true }).fragment);
+  for (const name of components) walk(name, parse(read(name), { modern: true }).fragment);
   assert.deepEqual(found, []);
 });

@@ -131,7 +131,7 @@ fn load(out: &mut Figures, name: &str, size: Size) {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_camnet"));
     let stop = CancellationToken::new();
     let broker = format!("127.0.0.1:{port}");
-    let played = camnet::load::fleet::play(size, dir.path(), Some(&broker), Some(binary), &stop);
+    let played = camnet::load::fleet::play(size, dir.path(), Some(&broker), Some(binary), None, &stop);
     let account = runtime.block_on(played).expect("the fleet plays");
     println!("{account}");
     let (devices, shown_by) = (size.devices(), json!("what is promised"));
@@ -210,6 +210,9 @@ fn simulated(out: &mut Figures, size_name: &str, size: Size) {
             }
         }
         for (n, member) in roster.devices.values().enumerate() {
+            if script.is_cut(&member.device.box_id, second) {
+                continue;
+            }
             for data in script.of_device(&member.device, n, second) {
                 let device = Some(member.device.id.clone());
                 fleet.hear(&event(&member.device.box_id, device, now, data), now, &roster);

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::events::{Mix, SOFTWARE, event, mixed};
@@ -72,17 +73,15 @@ pub struct Said {
     pub receipted: u64,
 }
 
-/// Runs a box until `plan.stop`, or until it is `cut`: then its connection is gone without a word.
+/// Runs a box until `plan.stop`. While `linked` is false it has no connection: it went without a word.
 pub async fn run(
     box_id: BoxId,
     says: Says,
     tls: Arc<rustls::ClientConfig>,
     plan: Arc<Plan>,
     totals: Arc<Totals>,
-    cut: CancellationToken,
+    linked: watch::Receiver<bool>,
 ) -> Said {
-    let config = link_config(&box_id, &plan, tls);
-    let (link, events, task) = mqtt::start(config, plan.stop.clone());
     let (mix, told) = match says {
         Says::Mix(mix) => (Some(mix), None),
         Says::Told(told) => (None, Some(told)),
@@ -94,18 +93,29 @@ pub async fn run(
         fresh: BTreeMap::new(),
         old: plan.backlog,
         unsent: VecDeque::new(),
+        link: Link::start(&box_id, &plan, tls.clone()),
+        was_up: false,
         box_id,
         mix,
         plan,
         totals,
-        link,
+        tls,
     };
-    let said = load_box.run(events, told, &cut).await;
-    if cut.is_cancelled() {
-        task.abort();
+    load_box.run(told, linked).await
+}
+
+/// The connection, and what it tells.
+struct Link {
+    sender: LinkSender,
+    events: mpsc::Receiver<LinkEvent>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    fn start(box_id: &BoxId, plan: &Plan, tls: Arc<rustls::ClientConfig>) -> Self {
+        let (sender, events, task) = mqtt::start(link_config(box_id, plan, tls), plan.stop.clone());
+        Self { sender, events, task }
     }
-    let _ = task.await;
-    said
 }
 
 fn link_config(box_id: &BoxId, plan: &Plan, tls: Arc<rustls::ClientConfig>) -> LinkConfig {
@@ -139,7 +149,9 @@ struct LoadBox {
     mix: Option<Box<Mix>>,
     plan: Arc<Plan>,
     totals: Arc<Totals>,
-    link: LinkSender,
+    tls: Arc<rustls::ClientConfig>,
+    link: Link,
+    was_up: bool,
     epoch: Epoch,
     core: Core,
     last: u64,
@@ -152,9 +164,8 @@ struct LoadBox {
 impl LoadBox {
     async fn run(
         mut self,
-        mut events: mpsc::Receiver<LinkEvent>,
         mut told: Option<mpsc::Receiver<(Option<DeviceId>, EventData)>>,
-        cut: &CancellationToken,
+        mut linked: watch::Receiver<bool>,
     ) -> Said {
         self.last = self.plan.backlog;
         count(&self.totals.accepted, self.last);
@@ -171,8 +182,11 @@ impl LoadBox {
             let parcels = tokio::select! {
                 biased;
                 () = plan.stop.cancelled() => break,
-                () = cut.cancelled() => break,
-                Some(event) = events.recv() => self.link_event(event),
+                Ok(()) = linked.changed() => {
+                    let is_linked = *linked.borrow_and_update();
+                    self.relink(is_linked)
+                }
+                Some(event) = self.link.events.recv() => self.link_event(event),
                 () = plan.go.cancelled(), if pace.is_none() => {
                     // Boxes do not speak in step.
                     let share = (mixed(self.epoch.0, 0) % 1000) as f64 / 1000.0;
@@ -186,8 +200,19 @@ impl LoadBox {
             };
             self.queue(parcels);
         }
+        let _ = self.link.task.await;
         let owed = self.fresh.len() as u64 + self.old;
         Said { box_id: self.box_id, epoch: self.epoch, last: self.last, receipted: self.last - owed }
+    }
+
+    /// Without a word, or anew.
+    fn relink(&mut self, is_linked: bool) -> Vec<Parcel> {
+        self.link.task.abort();
+        self.unsent.clear();
+        if is_linked {
+            self.link = Link::start(&self.box_id, &self.plan, self.tls.clone());
+        }
+        self.core.step(Action::LinkDown, Instant::now())
     }
 
     fn make(&mut self) -> Vec<Parcel> {
@@ -231,8 +256,8 @@ impl LoadBox {
     fn link_event(&mut self, event: LinkEvent) -> Vec<Parcel> {
         let now = Instant::now();
         match event {
-            LinkEvent::Up { connection } => {
-                if connection == 1 {
+            LinkEvent::Up { .. } => {
+                if !std::mem::replace(&mut self.was_up, true) {
                     count(&self.totals.connected, 1);
                 }
                 self.unsent.push_back(Unsent::Status);
@@ -254,7 +279,7 @@ impl LoadBox {
                     Ok(TopicKind::Receipt) => self.receipt(&message.payload, now),
                     _ => Vec::new(),
                 };
-                let _ = self.link.ack(vec![message.ack]);
+                let _ = self.link.sender.ack(vec![message.ack]);
                 parcels
             }
         }
@@ -304,7 +329,7 @@ impl LoadBox {
     fn flush(&mut self) {
         while let Some(unsent) = self.unsent.pop_front() {
             let taken = match &unsent {
-                Unsent::Status => self.link.try_publish(self.status()),
+                Unsent::Status => self.link.sender.try_publish(self.status()),
                 Unsent::Events { parcel } => self.send(*parcel),
             };
             match taken {
@@ -332,7 +357,7 @@ impl LoadBox {
                 (wire::encode_batch(bodies), wire::CONTENT_TYPE_BATCH)
             }
         };
-        self.link.try_publish(OutMessage {
+        self.link.sender.try_publish(OutMessage {
             topic: Topic::new(&self.box_id, TopicKind::Event).to_string(),
             payload,
             content_type: Some(content_type),

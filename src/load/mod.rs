@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -150,11 +151,11 @@ impl Run {
             let box_id = mix.box_id.clone();
             let tls = tls::client_config(&world.identity(&box_id))?;
             let (plan, totals) = (plan.clone(), totals.clone());
+            let (_always, linked) = watch::channel(true);
             let wait = Duration::from_secs(1).mul_f64(n as f64 / f64::from(LOAD_CONNECTS_PER_S));
             boxes.spawn(async move {
                 tokio::time::sleep(wait).await;
-                boxes::run(box_id, Says::Mix(Box::new(mix)), tls, plan, totals, CancellationToken::new())
-                    .await
+                boxes::run(box_id, Says::Mix(Box::new(mix)), tls, plan, totals, linked).await
             });
         }
         Ok(Self { plan, totals, boxes, count, began: Instant::now() })

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,9 @@ pub struct FleetArgs {
     /// Folder for everything the run writes, kept afterwards; default: a temporary one, removed at the end.
     #[arg(long)]
     pub dir: Option<PathBuf>,
+    /// The link that goes down is back after so many minutes; default: when all is over.
+    #[arg(long, value_name = "MINUTES", value_parser = clap::value_parser!(u32).range(10..=1440))]
+    pub link_back_after: Option<u32>,
     /// Also write the account to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
@@ -78,6 +81,8 @@ pub struct Account {
     pub size: Size,
     pub boxes: usize,
     pub shown: Vec<Shown>,
+    /// How long after the link was back the hub said so; None: it did not, or the link was not back in time.
+    pub well_again_s: Option<f64>,
     /// Incidents that the hub showed and nobody had planned.
     pub others: Vec<Value>,
     pub accepted: u64,
@@ -109,7 +114,7 @@ impl Account {
             .collect();
         json!({
             "cameras": self.size.cameras, "lamps": self.size.lamps, "boxes": self.boxes, "faults": faults,
-            "others": self.others, "accepted": self.accepted, "receipted": self.receipted,
+            "well_again_s": self.well_again_s, "others": self.others, "accepted": self.accepted, "receipted": self.receipted,
             "hub_rss_mb": self.hub_rss_mb, "hub_cpu_share": self.hub_cpu_share,
         })
     }
@@ -138,6 +143,9 @@ impl std::fmt::Display for Account {
                 None => writeln!(f, "{name:<24} NOT SHOWN (promised {promised:.0} s)")?,
             }
         }
+        if let Some(seconds) = self.well_again_s {
+            writeln!(f, "the link is back         well again after {seconds:.0} s")?;
+        }
         writeln!(f, "shown without a reason   {}", others.len())?;
         for other in others {
             writeln!(f, "  {} {} since {}", other["cause"], other["trouble"], other["since"])?;
@@ -156,7 +164,9 @@ impl std::fmt::Display for Account {
 /// Runs the fleet and tells what the hub showed; an error if that was too little, too late or too much.
 pub async fn run(args: FleetArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
     let folder = Folder::make(args.dir.clone())?;
-    let account = play(args.size(), &folder.path, args.external.as_deref(), None, &shutdown).await?;
+    let account =
+        play(args.size(), &folder.path, args.external.as_deref(), None, args.link_back_after, &shutdown)
+            .await?;
     println!("\n{account}");
     if let Some(file) = &args.report {
         std::fs::write(file, account.to_json().to_string()).with_context(|| file.display().to_string())?;
@@ -171,6 +181,7 @@ pub async fn play(
     dir: &std::path::Path,
     external: Option<&str>,
     binary: Option<PathBuf>,
+    link_back_after_min: Option<u32>,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Account> {
     ensure!(
@@ -195,7 +206,7 @@ pub async fn play(
     let hub = world.start_hub(shutdown).await?;
     let run = Run::start(&world, boxes).await?;
     run.connect(shutdown).await;
-    let account = run.play(size, &hub, shutdown).await?;
+    let account = run.play(size, &hub, link_back_after_min, shutdown).await?;
     hub.stop().await?;
     Ok(account)
 }
@@ -206,7 +217,7 @@ type Word = (Option<DeviceId>, EventData);
 struct Voice {
     devices: Vec<(usize, Device)>,
     words: mpsc::Sender<Word>,
-    cut: CancellationToken,
+    linked: watch::Sender<bool>,
 }
 
 struct Run {
@@ -225,14 +236,14 @@ impl Run {
         for (n, (box_id, devices)) in boxes.into_iter().enumerate() {
             let tls = tls::client_config(&world.identity(&box_id))?;
             let (words, told) = mpsc::channel(QUEUE);
-            let cut = CancellationToken::new();
-            let (plan, totals, id, is_cut) = (plan.clone(), totals.clone(), box_id.clone(), cut.clone());
+            let (linked, is_linked) = watch::channel(true);
+            let (plan, totals, id) = (plan.clone(), totals.clone(), box_id.clone());
             let wait = Duration::from_secs(1).mul_f64(n as f64 / f64::from(LOAD_CONNECTS_PER_S));
             tasks.spawn(async move {
                 tokio::time::sleep(wait).await;
-                boxes::run(id, Says::Told(told), tls, plan, totals, is_cut).await
+                boxes::run(id, Says::Told(told), tls, plan, totals, is_linked).await
             });
-            voices.insert(box_id, Voice { devices, words, cut });
+            voices.insert(box_id, Voice { devices, words, linked });
         }
         Ok(Self { plan, totals, voices, boxes: tasks })
     }
@@ -246,21 +257,28 @@ impl Run {
         }
     }
 
-    async fn play(mut self, size: Size, hub: &Hub, shutdown: &CancellationToken) -> anyhow::Result<Account> {
+    async fn play(
+        mut self,
+        size: Size,
+        hub: &Hub,
+        link_back_after_min: Option<u32>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Account> {
         let boxes = self.voices.len();
         let fault_at = FIRST_WORDS_S + WELL_S;
-        let script = Script { start: Time::now(), fault_at, back_at: i64::MAX };
+        let back_at = link_back_after_min.map_or(i64::MAX, |minutes| fault_at + 60 * i64::from(minutes));
+        let script = Script { start: Time::now(), fault_at, back_at };
         let mut watch = Watch::default();
         let before = hub.usage()?;
         let began = Instant::now();
         let mut second = 0;
         let mut look = tokio::time::interval(Duration::from_secs(1));
-        while !watch.is_done(second, fault_at) && !shutdown.is_cancelled() {
+        while !watch.is_done(second, &script) && !shutdown.is_cancelled() {
             if second % STEP_S == 0 {
                 self.speak(&script, second).await;
             }
             let at = began.elapsed().as_secs_f64() - fault_at as f64;
-            watch.look(&hub.get("/api/v1/fleet?limit=1").await?, at);
+            watch.look(&hub.get("/api/v1/fleet?limit=1").await?, at, &script);
             if second % PROGRESS_EVERY_S == 0 {
                 self.tell(second, &watch);
             }
@@ -268,11 +286,12 @@ impl Run {
             second += 1;
         }
         let (after, seconds) = (hub.usage()?, began.elapsed().as_secs_f64());
-        let (accepted, receipted) = self.settle(&script, second).await?;
+        let (accepted, receipted) = self.settle().await?;
         Ok(Account {
             size,
             boxes,
             shown: watch.shown,
+            well_again_s: watch.well_again_s,
             others: watch.others,
             accepted,
             receipted,
@@ -281,36 +300,27 @@ impl Run {
         })
     }
 
-    /// Waits for the last receipts; events, and those of them that have one. What a cut box still owes counts as neither.
-    async fn settle(mut self, script: &Script, second: i64) -> anyhow::Result<(u64, u64)> {
+    /// Power and link are back everywhere: waits for the last receipts. Events, and those of them that have one.
+    async fn settle(mut self) -> anyhow::Result<(u64, u64)> {
+        self.voices.values().for_each(|voice| _ = voice.linked.send_replace(true));
         let deadline = Instant::now() + LOAD_SETTLE_MAX;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let is_settled = |ended: &[Said]| {
-            let owed: u64 = ended.iter().map(|said| said.last - said.receipted).sum();
-            load(&self.totals.receipted) + owed >= load(&self.totals.accepted)
-        };
-        let mut ended: Vec<Said> = Vec::new();
-        while !is_settled(&ended) && Instant::now() < deadline {
-            while let Some(said) = self.boxes.try_join_next() {
-                ended.push(said.context("a box of the run panicked")?);
-            }
+        while load(&self.totals.receipted) < load(&self.totals.accepted) && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         self.plan.stop.cancel();
+        let (mut accepted, mut receipted) = (0, 0);
         while let Some(said) = self.boxes.join_next().await {
-            ended.push(said.context("a box of the run panicked")?);
+            let said = said.context("a box of the run panicked")?;
+            (accepted, receipted) = (accepted + said.last, receipted + said.receipted);
         }
-        let is_cut = |said: &Said| script.is_cut(&said.box_id, second);
-        let accepted = ended.iter().map(|said| if is_cut(said) { said.receipted } else { said.last }).sum();
-        Ok((accepted, ended.iter().map(|said| said.receipted).sum()))
+        Ok((accepted, receipted))
     }
 
     async fn speak(&mut self, script: &Script, second: i64) {
         for (box_id, voice) in &self.voices {
-            if script.is_cut(box_id, second) {
-                voice.cut.cancel();
-                continue;
-            }
+            let is_linked = !script.is_cut(box_id, second);
+            voice.linked.send_if_modified(|linked| std::mem::replace(linked, is_linked) != is_linked);
             let of_box = script.of_box(box_id, second).into_iter().map(|data| (None, data));
             let of_devices = voice.devices.iter().flat_map(|(n, device)| {
                 let said = script.of_device(device, *n, second).into_iter();
@@ -344,20 +354,22 @@ struct Watch {
     others: Vec<Value>,
     /// Since when all are shown, seconds after they happened.
     all_shown: Option<f64>,
+    well_again_s: Option<f64>,
     at: f64,
 }
 
 impl Default for Watch {
     fn default() -> Self {
         let shown = script::faults().into_iter().map(|fault| Shown { fault, seconds: None }).collect();
-        Self { shown, others: Vec::new(), all_shown: None, at: f64::MIN }
+        Self { shown, others: Vec::new(), all_shown: None, well_again_s: None, at: f64::MIN }
     }
 }
 
 impl Watch {
     /// `at` seconds after the faults happened, the hub answers this.
-    fn look(&mut self, fleet: &Value, at: f64) {
+    fn look(&mut self, fleet: &Value, at: f64, script: &Script) {
         self.at = at;
+        let back_s = at - (script.back_at.saturating_sub(script.fault_at)) as f64;
         for incident in fleet["incidents"].as_array().into_iter().flatten() {
             let is_it = |shown: &&mut Shown| {
                 json!(shown.fault.cause) == incident["cause"]
@@ -367,6 +379,11 @@ impl Watch {
                 Some(shown) => _ = shown.seconds.get_or_insert(at),
                 None => self.add_other(incident),
             }
+        }
+        let is_far = |incident: &Value| json!(script::link_down().cause) == incident["cause"];
+        let is_away = fleet["incidents"].as_array().into_iter().flatten().any(is_far);
+        if back_s >= 0.0 && !is_away {
+            self.well_again_s.get_or_insert(back_s);
         }
         if self.shown.iter().all(|shown| shown.seconds.is_some()) {
             self.all_shown.get_or_insert(at);
@@ -381,9 +398,12 @@ impl Watch {
         }
     }
 
-    fn is_done(&self, second: i64, fault_at: i64) -> bool {
-        second >= fault_at + PATIENCE_S + AFTER_S
-            || self.all_shown.is_some_and(|at| self.at > at + AFTER_S as f64)
+    fn is_done(&self, second: i64, script: &Script) -> bool {
+        if script.back_at < i64::MAX {
+            return second >= script.back_at + PATIENCE_S;
+        }
+        let is_over = self.all_shown.is_some_and(|at| self.at > at + AFTER_S as f64);
+        is_over || second >= script.fault_at + PATIENCE_S + AFTER_S
     }
 }
 
@@ -394,16 +414,30 @@ mod tests {
     #[test]
     fn what_nobody_planned_is_told_apart() {
         let mut watch = Watch::default();
+        let script = Script { start: Time::now(), fault_at: 100, back_at: i64::MAX };
         let incident =
             |id: &str| json!({ "cause": { "kind": "device", "id": id }, "trouble": "camera_unreachable" });
-        watch.look(&json!({ "incidents": [incident("cam-000000"), incident("cam-000009")] }), 12.0);
-        watch.look(&json!({ "incidents": [incident("cam-000000"), incident("cam-000009")] }), 13.0);
+        watch.look(&json!({ "incidents": [incident("cam-000000"), incident("cam-000009")] }), 12.0, &script);
+        watch.look(&json!({ "incidents": [incident("cam-000000"), incident("cam-000009")] }), 13.0, &script);
         let shown = watch.shown.iter().find(|shown| shown.fault.name == "camera_unplugged").unwrap();
         assert_eq!((shown.seconds, watch.others.len()), (Some(12.0), 1));
         assert!(shown.is_in_time());
         let mut early = Watch::default();
-        early.look(&json!({ "incidents": [incident("cam-000000")] }), -1.0);
+        early.look(&json!({ "incidents": [incident("cam-000000")] }), -1.0, &script);
         assert_eq!(early.others.len(), 1, "before it happened, it is nothing that was planned");
-        assert!(!early.is_done(0, 100) && early.is_done(100 + PATIENCE_S + AFTER_S, 100));
+        assert!(!early.is_done(0, &script) && early.is_done(100 + PATIENCE_S + AFTER_S, &script));
+    }
+
+    #[test]
+    fn a_link_is_back_when_its_incident_is_gone() {
+        let mut watch = Watch::default();
+        let script = Script { start: Time::now(), fault_at: 100, back_at: 3700 };
+        let down = json!({ "incidents": [{ "cause": script::link_down().cause, "trouble": "box_silent" }] });
+        watch.look(&down, 3599.0, &script);
+        watch.look(&down, 3610.0, &script);
+        assert_eq!(watch.well_again_s, None);
+        watch.look(&json!({ "incidents": [] }), 3690.0, &script);
+        watch.look(&json!({ "incidents": [] }), 3691.0, &script);
+        assert_eq!(watch.well_again_s, Some(90.0));
     }
 }

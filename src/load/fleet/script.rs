@@ -139,17 +139,25 @@ fn midnight_lon(at: Time) -> f64 {
     if lon < -179.0 { lon + 360.0 } else { lon }
 }
 
+/// The fault that ends by itself.
+pub fn link_down() -> Scripted {
+    of_site("link_down", "site-00004")
+}
+
+fn of_site(name: &'static str, id: &str) -> Scripted {
+    Scripted { name, cause: Cause::Site(SiteId::new(id).expect("an id")), trouble: Trouble::BoxSilent }
+}
+
 /// All that happens.
 pub fn faults() -> Vec<Scripted> {
     let of = |name, cause, trouble| Scripted { name, cause, trouble };
     let of_device = |name, id: &str, trouble| of(name, Cause::Device(device(id)), trouble);
-    let of_site = |name, id: &str| of(name, Cause::Site(SiteId::new(id).expect("an id")), Trouble::BoxSilent);
     vec![
         of_device("camera_unplugged", "cam-000000", Trouble::CameraUnreachable),
         of_device("lens_covered", "cam-000001", Trouble::PictureCovered),
         of_device("camera_turned", "cam-000002", Trouble::PictureMoved),
         of_device("clock_off_5_min", "cam-000003", Trouble::ClockOff),
-        of_site("link_down", "site-00004"),
+        link_down(),
         of("under_voltage_reboots", Cause::Box(box_id(WEAK)), Trouble::UnderVoltage),
         of_device("lamp_dead", "lamp-000000", Trouble::SupplyLoss),
         of_device("lamp_off_by_night", "lamp-000003", Trouble::OffByNight),
@@ -164,7 +172,7 @@ impl Script {
         self.start + jiff::SignedDuration::from_secs(second)
     }
 
-    /// Whether the box has no connection at this second.
+    /// Whether the box has no connection at this second; without power it says nothing either.
     pub fn is_cut(&self, of: &BoxId, second: i64) -> bool {
         match of.as_str() {
             FAR => (self.fault_at..self.back_at).contains(&second),
@@ -188,7 +196,7 @@ impl Script {
 
     /// What a device says at a second, if it says anything then; `n`, its number among all, spreads them over time.
     pub fn of_device(&self, of: &Device, n: usize, second: i64) -> Vec<EventData> {
-        if self.is_cut(&of.box_id, second) {
+        if of.box_id.as_str() == UNPOWERED && self.is_cut(&of.box_id, second) {
             return Vec::new();
         }
         let n = n as i64;

@@ -22,7 +22,7 @@ mod proxy;
 #[path = "../tests/it/world.rs"]
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -184,12 +184,15 @@ fn simulated(out: &mut Figures, size_name: &str, size: Size) {
     let start: Time = "2026-11-22T13:00:00Z".parse().expect("a time");
     let script = Script { start, fault_at: FAULT_AT, back_at: BACK_AT };
     let roster = roster(&size, start);
+    let mut devices_of: BTreeMap<BoxId, Vec<(usize, Device)>> = BTreeMap::new();
+    for (n, member) in roster.devices.values().enumerate() {
+        devices_of.entry(member.device.box_id.clone()).or_default().push((n, member.device.clone()));
+    }
     // What the registry has of them is not the fleet's.
     let before = rss_bytes();
-    let boxes: BTreeSet<BoxId> = roster.devices.values().map(|member| member.device.box_id.clone()).collect();
     let mut fleet = Fleet::default();
     fleet.facts.listening = start;
-    boxes.iter().for_each(|box_id| fleet.facts.online(box_id, true, start));
+    devices_of.keys().for_each(|box_id| fleet.facts.online(box_id, true, start));
     let mut shown: BTreeMap<&'static str, i64> = BTreeMap::new();
     let (mut others, mut slowest, mut spent, mut judged) = (0u64, Duration::ZERO, Duration::ZERO, 0usize);
     let scripts = script::faults();
@@ -198,24 +201,29 @@ fn simulated(out: &mut Figures, size_name: &str, size: Size) {
     let ends_at = if is_ward { BACK_AT + 900 } else { FAULT_AT + 1500 };
     for second in (0..ends_at).step_by(STEP_S as usize) {
         let now = script.at(second);
-        for box_id in &boxes {
+        for (box_id, devices) in &devices_of {
             // The broker notices after one and a half keep-alives.
             if script.is_cut(box_id, second) && second == FAULT_AT + 30 {
                 fleet.facts.online(box_id, false, now);
             } else if !script.is_cut(box_id, second) && second == BACK_AT {
                 fleet.facts.online(box_id, true, now);
             }
-            for data in script.of_box(box_id, second) {
-                fleet.hear(&event(box_id, None, now, data), now, &roster);
-            }
-        }
-        for (n, member) in roster.devices.values().enumerate() {
-            if script.is_cut(&member.device.box_id, second) {
-                continue;
-            }
-            for data in script.of_device(&member.device, n, second) {
-                let device = Some(member.device.id.clone());
-                fleet.hear(&event(&member.device.box_id, device, now, data), now, &roster);
+            let from = match script.is_cut(box_id, second) {
+                true => continue,
+                // The box delivers what it owes.
+                false if second == BACK_AT && script.is_cut(box_id, second - STEP_S) => FAULT_AT,
+                false => second,
+            };
+            for said_at in (from..=second).step_by(STEP_S as usize) {
+                let time = script.at(said_at);
+                for data in script.of_box(box_id, said_at) {
+                    fleet.hear(&event(box_id, None, time, data), now, &roster);
+                }
+                for (n, device) in devices {
+                    for data in script.of_device(device, *n, said_at) {
+                        fleet.hear(&event(box_id, Some(device.id.clone()), time, data), now, &roster);
+                    }
+                }
             }
         }
         let began = Instant::now();

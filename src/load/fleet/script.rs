@@ -181,17 +181,21 @@ impl Script {
         }
     }
 
-    /// What the box says of itself at a second.
+    /// What the box says of itself at a second: a slow heartbeat, whatever its devices do.
     pub fn of_box(&self, of: &BoxId, second: i64) -> Vec<EventData> {
-        let since = second - self.fault_at;
-        if of.as_str() != WEAK || !(0..60 * STARTS).contains(&since) || since % 60 != 0 {
+        if of.as_str() == UNPOWERED && self.is_cut(of, second) {
             return Vec::new();
         }
-        let health = BoxHealth { under_voltage: Some(true), ..BoxHealth::default() };
-        vec![
-            EventData::Boot(Boot { previous: None, software: "camnet".into() }),
-            EventData::Status(Status { of_box: Some(health), ..Status::new(true, None) }),
-        ]
+        let status = |health| EventData::Status(Status { of_box: Some(health), ..Status::new(true, None) });
+        let since = second - self.fault_at;
+        if of.as_str() == WEAK && (0..60 * STARTS).contains(&since) && since % 60 == 0 {
+            let boot = EventData::Boot(Boot { previous: None, software: "camnet".into() });
+            return vec![boot, status(BoxHealth { under_voltage: Some(true), ..BoxHealth::default() })];
+        }
+        // By its name, so that boxes do not speak in step.
+        let spread = STEP_S * of.as_str().bytes().map(i64::from).sum::<i64>();
+        let is_time = (second + spread) % STATUS_S == 0;
+        is_time.then(|| status(BoxHealth::default())).into_iter().collect()
     }
 
     /// What a device says at a second, if it says anything then; `n`, its number among all, spreads them over time.

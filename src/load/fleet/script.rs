@@ -188,14 +188,16 @@ impl Script {
         }
         let status = |health| EventData::Status(Status { of_box: Some(health), ..Status::new(true, None) });
         let since = second - self.fault_at;
-        if of.as_str() == WEAK && (0..60 * STARTS).contains(&since) && since % 60 == 0 {
+        let is_weak = of.as_str() == WEAK && since >= 0;
+        let health = BoxHealth { under_voltage: Some(is_weak), ..BoxHealth::default() };
+        if is_weak && since < 60 * STARTS && since % 60 == 0 {
             let boot = EventData::Boot(Boot { previous: None, software: "camnet".into() });
-            return vec![boot, status(BoxHealth { under_voltage: Some(true), ..BoxHealth::default() })];
+            return vec![boot, status(health)];
         }
         // By its name, so that boxes do not speak in step.
         let spread = STEP_S * of.as_str().bytes().map(i64::from).sum::<i64>();
         let is_time = (second + spread) % STATUS_S == 0;
-        is_time.then(|| status(BoxHealth::default())).into_iter().collect()
+        is_time.then(|| status(health)).into_iter().collect()
     }
 
     /// What a device says at a second, if it says anything then; `n`, its number among all, spreads them over time.
